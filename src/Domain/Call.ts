@@ -1,0 +1,109 @@
+import { Schema } from "effect"
+import { Usage } from "./Usage.js"
+
+export const TextPart = Schema.Struct({ type: Schema.Literal("text"), text: Schema.String })
+
+/** An image, as base64 data or as an https URL that the platform fetches itself. */
+export const ImagePart = Schema.Struct({
+  type: Schema.Literal("image"),
+  source: Schema.Union(
+    Schema.Struct({
+      kind: Schema.Literal("base64"),
+      mediaType: Schema.Literal("image/png", "image/jpeg", "image/gif", "image/webp"),
+      data: Schema.String.pipe(Schema.pattern(/^[A-Za-z0-9+/]*={0,2}$/, { message: () => "expected base64 data" }))
+    }),
+    Schema.Struct({ kind: Schema.Literal("url"), url: Schema.String.pipe(Schema.pattern(/^https?:\/\//)) })
+  )
+})
+export const Part = Schema.Union(TextPart, ImagePart).annotations({ identifier: "Part" })
+export type Part = typeof Part.Type
+
+export const Message = Schema.Struct({
+  role: Schema.Literal("user", "assistant"),
+  content: Schema.Union(Schema.String, Schema.Array(Part))
+}).annotations({ identifier: "Message" })
+export type Message = typeof Message.Type
+
+/** A function the model may ask to have called. `parameters` is a JSON Schema object. */
+export const Tool = Schema.Struct({
+  name: Schema.String.pipe(Schema.pattern(/^[a-zA-Z0-9_-]{1,64}$/)),
+  description: Schema.optional(Schema.String),
+  parameters: Schema.Record({ key: Schema.String, value: Schema.Unknown })
+}).annotations({ identifier: "Tool" })
+export type Tool = typeof Tool.Type
+
+/** `json` asks for an answer that is one JSON value, of the given JSON Schema where there is one. */
+export const ResponseFormat = Schema.Union(
+  Schema.Struct({ type: Schema.Literal("text") }),
+  Schema.Struct({
+    type: Schema.Literal("json"),
+    schema: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.Unknown }))
+  })
+).annotations({ identifier: "ResponseFormat" })
+export type ResponseFormat = typeof ResponseFormat.Type
+
+/** One neutral request to a model: what every wire format is made from. */
+export const Call = Schema.Struct({
+  system: Schema.optional(Schema.String),
+  messages: Schema.NonEmptyArray(Message),
+  /** Upper bound of the answer, tokens (reasoning included). */
+  maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  temperature: Schema.optional(Schema.Number.pipe(Schema.between(0, 2))),
+  responseFormat: Schema.optional(ResponseFormat),
+  tools: Schema.optional(Schema.Array(Tool))
+}).annotations({ identifier: "Call" })
+export type Call = typeof Call.Type
+
+/** The model asks for a function to be called. `arguments` is JSON text, as the model wrote it. */
+export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.String, arguments: Schema.String }).annotations(
+  { identifier: "ToolCall" }
+)
+export type ToolCall = typeof ToolCall.Type
+
+export const FinishReason = Schema.Literal("stop", "length", "tool-calls").annotations({ identifier: "FinishReason" })
+export type FinishReason = typeof FinishReason.Type
+
+/** A whole answer. `model` is the one that answered, as the platform names it. */
+export const Completion = Schema.Struct({
+  text: Schema.String,
+  toolCalls: Schema.Array(ToolCall),
+  finishReason: FinishReason,
+  model: Schema.String,
+  usage: Usage
+}).annotations({ identifier: "Completion" })
+export type Completion = typeof Completion.Type
+
+/** What a provider's headers say of one of its own limits. */
+export interface LimitReading {
+  readonly unit: "requests" | "tokens"
+  readonly limit?: number | undefined
+  readonly remaining?: number | undefined
+  /** Until the limit is whole again, ms. */
+  readonly resetsInMs?: number | undefined
+}
+
+/**
+ * A piece of a streamed answer. `Start` comes first, when the response's headers are there;
+ * `Finish` comes last, exactly once, in every stream that succeeds.
+ */
+export type Delta =
+  | { readonly _tag: "Start"; readonly limits: ReadonlyArray<LimitReading> }
+  | { readonly _tag: "Text"; readonly text: string }
+  | { readonly _tag: "ToolCall"; readonly toolCall: ToolCall }
+  | {
+      readonly _tag: "Finish"
+      readonly finishReason: FinishReason
+      readonly model: string
+      readonly usage: Usage
+    }
+
+/** Rough size of a call's input in tokens, for routing: 4 characters a token, 1,000 tokens an image. Not for billing. */
+export const estimateInputTokens = (call: Call): number => {
+  const contentTokens = (content: Message["content"]): number =>
+    typeof content === "string"
+      ? content.length / 4
+      : content.reduce((sum, part) => sum + (part.type === "text" ? part.text.length / 4 : 1_000), 0)
+  const tools = call.tools === undefined ? 0 : JSON.stringify(call.tools).length / 4
+  const system = (call.system?.length ?? 0) / 4
+  return Math.ceil(call.messages.reduce((sum, message) => sum + contentTokens(message.content) + 4, system + tools + 4))
+}

@@ -1,0 +1,146 @@
+import { Schema } from "effect"
+import { PlatformId } from "./Platform.js"
+import { Instant } from "./Time.js"
+
+/**
+ * Whose fault a failed attempt was. Only that scope's state changes:
+ * `request` (the call itself), `model`, `credential`, `quota`, `platform`,
+ * or `ignored` (our own deadline, a cancel, shutdown: nobody's).
+ */
+export const FailureScope = Schema.Literal(
+  "request",
+  "model",
+  "credential",
+  "quota",
+  "platform",
+  "ignored"
+).annotations({ identifier: "FailureScope" })
+export type FailureScope = typeof FailureScope.Type
+
+const said = {
+  platform: PlatformId,
+  model: Schema.optional(Schema.String),
+  /** HTTP status, where there was one. */
+  status: Schema.optional(Schema.Int),
+  /** The provider's own code or type, as it sent it. */
+  code: Schema.optional(Schema.String),
+  /** The provider's own message, shortened to 500 characters, without secrets. */
+  message: Schema.String
+}
+
+/** The call itself cannot work there: 400s, too long, refused by policy. Never retried on the same platform. */
+export class RequestFailure extends Schema.TaggedError<RequestFailure>()("RequestFailure", {
+  ...said,
+  /** `context`: a bigger window may do; `policy`: never retried anywhere; `invalid`: anything else. */
+  reason: Schema.Literal("invalid", "context", "policy")
+}) {}
+
+/** That model is not to be had there: unknown, or locked out until `resetsAt`. */
+export class ModelFailure extends Schema.TaggedError<ModelFailure>()("ModelFailure", {
+  ...said,
+  resetsAt: Schema.optional(Instant)
+}) {}
+
+/** The key is missing, wrong, forbidden or unpaid: the platform is out until configuration changes or a check passes. */
+export class CredentialFailure extends Schema.TaggedError<CredentialFailure>()("CredentialFailure", said) {}
+
+/** A limit of the provider's is reached: nothing is sick, it is used up until it resets. */
+export class QuotaFailure extends Schema.TaggedError<QuotaFailure>()("QuotaFailure", {
+  ...said,
+  /** `rate`: a limit that refills within a minute or so; `window`: a quota used up until its reset; `concurrency`. */
+  reason: Schema.Literal("rate", "window", "concurrency"),
+  /** Wait at least this long, ms, as the provider said it. */
+  retryAfterMs: Schema.optional(Schema.NonNegative),
+  /** Used up until this instant, as the provider said it. */
+  resetsAt: Schema.optional(Instant)
+}) {}
+
+/** The platform is sick or out of reach: 5xx, network, its timeouts, malformed replies, stalled streams. Feeds its breaker. */
+export class PlatformFailure extends Schema.TaggedError<PlatformFailure>()("PlatformFailure", {
+  ...said,
+  reason: Schema.Literal("overloaded", "server", "network", "timeout", "malformed", "stalled"),
+  retryAfterMs: Schema.optional(Schema.NonNegative)
+}) {}
+
+/** Why an attempt on one platform failed. Classified once, at the wire. */
+export type AttemptFailure = RequestFailure | ModelFailure | CredentialFailure | QuotaFailure | PlatformFailure
+
+export const scopeOf = (failure: AttemptFailure): FailureScope => {
+  switch (failure._tag) {
+    case "RequestFailure":
+      return "request"
+    case "ModelFailure":
+      return "model"
+    case "CredentialFailure":
+      return "credential"
+    case "QuotaFailure":
+      return "quota"
+    case "PlatformFailure":
+      return "platform"
+  }
+}
+
+/** A failed attempt as stored, shown and sent. */
+export const FailureView = Schema.Struct({
+  scope: FailureScope,
+  reason: Schema.optional(Schema.String),
+  status: Schema.optional(Schema.Int),
+  code: Schema.optional(Schema.String),
+  message: Schema.String,
+  retryAfterMs: Schema.optional(Schema.NonNegative),
+  resetsAt: Schema.optional(Instant)
+}).annotations({ identifier: "Failure" })
+export type FailureView = typeof FailureView.Type
+
+export const viewOf = (failure: AttemptFailure): FailureView => ({
+  scope: scopeOf(failure),
+  reason: "reason" in failure ? failure.reason : undefined,
+  status: failure.status,
+  code: failure.code,
+  message: failure.message,
+  retryAfterMs: "retryAfterMs" in failure ? failure.retryAfterMs : undefined,
+  resetsAt: "resetsAt" in failure ? failure.resetsAt : undefined
+})
+
+/** Why one platform cannot take a call, and when it could. */
+export const PlatformReason = Schema.Struct({
+  platform: PlatformId,
+  reason: Schema.String,
+  /** The earliest instant at which it can, where that is known. */
+  earliestAt: Schema.optional(Instant)
+}).annotations({ identifier: "PlatformReason" })
+export type PlatformReason = typeof PlatformReason.Type
+
+/** No configured platform can ever serve this call: `reasons` says why for each. */
+export class NoCapablePlatform extends Schema.TaggedError<NoCapablePlatform>()("NoCapablePlatform", {
+  message: Schema.String,
+  reasons: Schema.Array(PlatformReason)
+}) {}
+
+/** No platform can start this call within the time the caller gave. `earliestAt` is the earliest of them, where known. */
+export class LeaseUnavailable extends Schema.TaggedError<LeaseUnavailable>()("LeaseUnavailable", {
+  message: Schema.String,
+  reasons: Schema.Array(PlatformReason),
+  earliestAt: Schema.optional(Instant)
+}) {}
+
+/** The call's own deadline passed before an answer was there. */
+export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("DeadlineExceeded", {
+  message: Schema.String,
+  attempts: Schema.NonNegativeInt,
+  last: Schema.optional(FailureView)
+}) {}
+
+/** Every attempt the call was allowed has failed. */
+export class AttemptsExhausted extends Schema.TaggedError<AttemptsExhausted>()("AttemptsExhausted", {
+  message: Schema.String,
+  attempts: Schema.NonNegativeInt,
+  last: Schema.optional(FailureView)
+}) {}
+
+/** The platform refused the call itself (invalid, too long, policy) and no other platform would do better. */
+export class CallRefused extends Schema.TaggedError<CallRefused>()("CallRefused", {
+  message: Schema.String,
+  platform: PlatformId,
+  failure: FailureView
+}) {}

@@ -1,0 +1,165 @@
+import { Schema } from "effect"
+import { Message, ResponseFormat, Tool, ToolCall } from "./Call.js"
+import { FailureView, PlatformReason } from "./Failure.js"
+import { Capability, PlatformId } from "./Platform.js"
+import { Instant } from "./Time.js"
+import { Usage } from "./Usage.js"
+
+/** Identity of a task: a UUIDv7, so that ids sort by the time of submission. */
+export const TaskId = Schema.UUID.pipe(Schema.brand("TaskId"), Schema.annotations({ identifier: "TaskId" }))
+export type TaskId = typeof TaskId.Type
+
+/** The owner of tasks: the name of the API key that submitted them, `local` when the service runs without keys. */
+export const TenantId = Schema.String.pipe(
+  Schema.pattern(/^[A-Za-z0-9_.-]{1,64}$/),
+  Schema.brand("TenantId"),
+  Schema.annotations({ identifier: "TenantId" })
+)
+export type TenantId = typeof TenantId.Type
+
+export const TaskType = Schema.Literal(
+  "implementation",
+  "documentation",
+  "testing",
+  "architecture",
+  "analysis",
+  "question-answering"
+).annotations({ identifier: "TaskType" })
+export type TaskType = typeof TaskType.Type
+
+export const Priority = Schema.Literal("HIGH", "MEDIUM", "LOW").annotations({ identifier: "Priority" })
+export type Priority = typeof Priority.Type
+
+export const TaskState = Schema.Literal("queued", "running", "waiting", "succeeded", "failed", "cancelled").annotations(
+  { identifier: "TaskState" }
+)
+export type TaskState = typeof TaskState.Type
+
+export const isTerminal = (state: TaskState): boolean =>
+  state === "succeeded" || state === "failed" || state === "cancelled"
+
+/** What a user asks for. Fields left out take the defaults named here. */
+export const TaskSubmission = Schema.Struct({
+  /** Default `question-answering`. */
+  type: Schema.optional(TaskType),
+  prompt: Schema.String,
+  system: Schema.optional(Schema.String),
+  /** Earlier turns of the conversation, oldest first. */
+  context: Schema.optional(Schema.Array(Message)),
+  /** Default `MEDIUM`. */
+  priority: Schema.optional(Priority),
+  /** Capabilities the model must have, beside those the call itself shows it needs. */
+  requires: Schema.optional(Schema.Array(Capability)),
+  /** Only this platform. */
+  platform: Schema.optional(PlatformId),
+  /** Never these platforms. */
+  deny: Schema.optional(Schema.Array(PlatformId)),
+  /** Only this model. */
+  model: Schema.optional(Schema.String.pipe(Schema.minLength(1))),
+  maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.between(1, 1_000_000))),
+  tools: Schema.optional(Schema.Array(Tool)),
+  responseFormat: Schema.optional(ResponseFormat),
+  /** An ISO 8601 instant, or seconds from now. Default 24 hours from now. */
+  deadline: Schema.optional(Schema.Union(Instant, Schema.Number.pipe(Schema.positive()))),
+  /** Kept with the task and given back, never sent to a platform. */
+  metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String }))
+}).annotations({ identifier: "TaskSubmission" })
+export type TaskSubmission = typeof TaskSubmission.Type
+
+export const TaskResult = Schema.Struct({
+  text: Schema.String,
+  toolCalls: Schema.optional(Schema.Array(ToolCall)),
+  platform: PlatformId,
+  model: Schema.String,
+  usage: Usage,
+  /** USD at the configured list price; absent where the price is unknown. */
+  costUsd: Schema.optional(Schema.Number)
+}).annotations({ identifier: "TaskResult" })
+export type TaskResult = typeof TaskResult.Type
+
+export const TaskError = Schema.Struct({
+  /** One of `deadline`, `attempts-exhausted`, `refused`, `no-capable-platform`, `poison`. */
+  type: Schema.String,
+  message: Schema.String,
+  details: Schema.optional(
+    Schema.Struct({ failure: Schema.optional(FailureView), reasons: Schema.optional(Schema.Array(PlatformReason)) })
+  )
+}).annotations({ identifier: "TaskError" })
+export type TaskError = typeof TaskError.Type
+
+const common = {
+  id: TaskId,
+  tenant: TenantId,
+  type: TaskType,
+  priority: Priority,
+  state: TaskState,
+  /** Why the task is `waiting`, and the instant at which it is looked at again. */
+  waiting: Schema.optional(Schema.Struct({ until: Instant, why: Schema.String })),
+  /** Attempts started so far. */
+  attempts: Schema.NonNegativeInt,
+  createdAt: Instant,
+  updatedAt: Instant,
+  deadline: Instant,
+  /** When the first attempt started. */
+  startedAt: Schema.optional(Instant),
+  finishedAt: Schema.optional(Instant)
+}
+
+/** A durable task, whole. */
+export const Task = Schema.Struct({
+  ...common,
+  prompt: Schema.String,
+  system: Schema.optional(Schema.String),
+  context: Schema.optional(Schema.Array(Message)),
+  requires: Schema.optional(Schema.Array(Capability)),
+  platform: Schema.optional(PlatformId),
+  deny: Schema.optional(Schema.Array(PlatformId)),
+  model: Schema.optional(Schema.String),
+  maxOutputTokens: Schema.optional(Schema.Int),
+  tools: Schema.optional(Schema.Array(Tool)),
+  responseFormat: Schema.optional(ResponseFormat),
+  metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String })),
+  result: Schema.optional(TaskResult),
+  error: Schema.optional(TaskError)
+}).annotations({ identifier: "Task" })
+export type Task = typeof Task.Type
+
+/** A task as listed: without its texts, so that a page stays small. */
+export const TaskSummary = Schema.Struct({
+  ...common,
+  /** The first 200 characters of the prompt. */
+  preview: Schema.String,
+  /** The platform of the latest attempt, or of the result. */
+  platform: Schema.optional(PlatformId),
+  error: Schema.optional(Schema.Struct({ type: Schema.String, message: Schema.String }))
+}).annotations({ identifier: "TaskSummary" })
+export type TaskSummary = typeof TaskSummary.Type
+
+/** Why a platform was chosen: who could, who could not and why. */
+export const Decision = Schema.Struct({
+  candidates: Schema.Array(Schema.Struct({ platform: PlatformId, model: Schema.String, weight: Schema.Number })),
+  excluded: Schema.Array(PlatformReason),
+  /** How long the call waited for its lease, ms. */
+  waitedMs: Schema.NonNegative
+}).annotations({ identifier: "Decision" })
+export type Decision = typeof Decision.Type
+
+/** One call made to one platform for a task. */
+export const Attempt = Schema.Struct({
+  /** 1 for a task's first attempt. */
+  number: Schema.Int.pipe(Schema.positive()),
+  platform: PlatformId,
+  model: Schema.String,
+  /** `interrupted`: cut by our own shutdown or crash; `ignored`: cut by a cancel or the task's deadline. */
+  outcome: Schema.Literal("running", "succeeded", "failed", "interrupted", "ignored"),
+  startedAt: Instant,
+  endedAt: Schema.optional(Instant),
+  /** Until the first piece of the answer, ms. */
+  timeToFirstTokenMs: Schema.optional(Schema.NonNegative),
+  durationMs: Schema.optional(Schema.NonNegative),
+  failure: Schema.optional(FailureView),
+  usage: Schema.optional(Usage),
+  costUsd: Schema.optional(Schema.Number),
+  decision: Decision
+}).annotations({ identifier: "Attempt" })
+export type Attempt = typeof Attempt.Type
