@@ -1,5 +1,10 @@
-import { Context, type Effect, type Option, type Stream } from "effect"
-import type { Conflict, InvalidRequest, NotFound, ServiceUnavailable, TaskRefused } from "./Domain/ApiError.js"
+import { Context, Effect, Layer, Option, Schedule, Stream } from "effect"
+import { makeCrew } from "./Coordinator/Crew.js"
+import { decodeCursor, encodeCursor } from "./Coordinator/Cursor.js"
+import { makeTaskIds } from "./Coordinator/Ids.js"
+import { requestHash } from "./Coordinator/RequestHash.js"
+import { Delegation } from "./Delegation.js"
+import { type Conflict, InvalidRequest, type NotFound, ServiceUnavailable, TaskRefused } from "./Domain/ApiError.js"
 import type { TaskEvent } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type {
@@ -13,6 +18,15 @@ import type {
   TaskType,
   TenantId
 } from "./Domain/Task.js"
+import { Events } from "./Events.js"
+import { PlatformDetector } from "./PlatformDetector.js"
+import { Settings } from "./Settings.js"
+import { TaskStore } from "./TaskStore.js"
+import { TaskValidator } from "./TaskValidator.js"
+
+const defaultPage = 50
+const maxPage = 200
+const maxKeyLength = 255
 
 export interface TaskFilter {
   readonly state?: TaskState | undefined
@@ -61,4 +75,150 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
       after: Option.Option<number>
     ) => Effect.Effect<Stream.Stream<TaskEvent, ServiceUnavailable>, NotFound | ServiceUnavailable>
   }
->() {}
+>() {
+  /** Takes up again, at once, whatever earlier processes left unfinished on the same database. */
+  static readonly layer: Layer.Layer<
+    Coordinator,
+    ServiceUnavailable,
+    Delegation | Events | PlatformDetector | Settings | TaskStore | TaskValidator
+  > = Layer.scoped(
+    Coordinator,
+    Effect.suspend(() => make)
+  )
+}
+
+const make = Effect.gen(function* () {
+  const delegation = yield* Delegation
+  const detector = yield* PlatformDetector
+  const events = yield* Events
+  const settings = yield* Settings
+  const store = yield* TaskStore
+  const validator = yield* TaskValidator
+  const nextId = yield* makeTaskIds
+  const crew = yield* makeCrew({
+    store,
+    delegation,
+    parkAfterMs: settings.tasks.parkAfterMs,
+    livePerClass: settings.tasks.livePerClass,
+    graceMs: settings.shutdownGraceMs
+  })
+
+  /** A platform that is back ends the wait of the tasks it can serve. */
+  const wakeFor = (platform: PlatformId) =>
+    Effect.gen(function* () {
+      const able = (yield* store.classes).filter(({ candidates }) => candidates.includes(platform))
+      const woken = yield* Effect.filter(able, ({ id }) => store.wakeClass(id))
+      yield* crew.queued(woken.map(({ id }) => id))
+    })
+
+  yield* detector.changes.pipe(
+    Stream.filter(({ status }) => status === "available" || status === "degraded"),
+    Stream.runForEach(({ platform }) => Effect.uninterruptible(wakeFor(platform))),
+    Effect.tapErrorCause((cause) => Effect.logError("Waiting tasks could not be woken", cause)),
+    Effect.sandbox,
+    Effect.retry(Schedule.spaced("1 second")),
+    Effect.forkScoped
+  )
+
+  const refuseKey = (problem: string) =>
+    new TaskRefused({
+      message: `The idempotency key cannot be used: ${problem}`,
+      problems: [{ field: "Idempotency-Key", problem }],
+      reasons: []
+    })
+
+  const submit = Effect.fn("Coordinator.submit")(function* (
+    tenant: TenantId,
+    submission: TaskSubmission,
+    idempotencyKey: Option.Option<string>
+  ) {
+    if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
+    if (Option.isSome(idempotencyKey)) {
+      const { length } = idempotencyKey.value
+      if (length === 0 || length > maxKeyLength) return yield* refuseKey(`it must have 1 to ${maxKeyLength} characters`)
+    }
+    const idempotency = Option.map(idempotencyKey, (key) => ({ key, hash: requestHash(submission) }))
+    // Asked before the validator: what was accepted once is given back whatever has changed since.
+    const earlier = Option.isSome(idempotency) ? yield* store.replay(tenant, idempotency.value) : Option.none()
+    if (Option.isSome(earlier)) return { task: earlier.value, replayed: true }
+
+    const { call, deadline, priority, requirement, route, type } = yield* validator.validate(submission)
+    const candidates = new Set(route.candidates.map(({ platform }) => platform))
+    const { id: classId } = yield* store.classOf([...candidates], priority)
+    const id = yield* nextId
+    const request = { call, requirement }
+    const accept = store.insert({ id, tenant, classId, type, priority, submission, request, deadline, idempotency })
+    return yield* Effect.uninterruptible(
+      Effect.tap(accept, ({ replayed }) =>
+        replayed ? Effect.void : Effect.zipRight(crew.due(deadline), crew.queued([classId]))
+      )
+    )
+  })
+
+  const list = Effect.fn("Coordinator.list")(function* (tenant: TenantId, filter: TaskFilter) {
+    const { cursor, limit = defaultPage, platform, priority, state, type } = filter
+    const before = cursor === undefined ? Option.none<number>() : decodeCursor(cursor)
+    const problems = [
+      ...(Number.isInteger(limit) && limit >= 1 && limit <= maxPage
+        ? []
+        : [{ field: "limit", problem: `it must be a whole number from 1 to ${maxPage}` }]),
+      ...(cursor !== undefined && Option.isNone(before)
+        ? [{ field: "cursor", problem: "it must be the `next` of an earlier page" }]
+        : [])
+    ]
+    if (problems.length > 0) return yield* new InvalidRequest({ message: "The list cannot be read so", problems })
+    const page = yield* store.list(tenant, {
+      state,
+      type,
+      priority,
+      platform,
+      limit,
+      before: Option.getOrUndefined(before)
+    })
+    return { tasks: page.tasks, next: Option.getOrUndefined(Option.map(page.next, encodeCursor)) }
+  })
+
+  const cancel = Effect.fn("Coordinator.cancel")(function* (tenant: TenantId, id: TaskId) {
+    // Whoever asked may go away, but what the store says cancelled must not work on.
+    const { task } = yield* Effect.uninterruptible(
+      Effect.tap(store.cancel(tenant, id), ({ changed }) => (changed ? crew.drop(id) : Effect.void))
+    )
+    return task
+  })
+
+  const retry = Effect.fn("Coordinator.retry")(function* (tenant: TenantId, id: TaskId) {
+    const { task } = yield* Effect.uninterruptible(
+      Effect.tap(store.retry(tenant, id), ({ classId, task }) =>
+        Effect.zipRight(crew.due(task.deadline), crew.queued([classId]))
+      )
+    )
+    return task
+  })
+
+  const streamEvents = Effect.fn("Coordinator.events")(function* (
+    tenant: TenantId,
+    id: TaskId,
+    after: Option.Option<number>
+  ) {
+    yield* store.check(tenant, id)
+    return events
+      .stream(
+        id,
+        Option.getOrElse(after, () => 0)
+      )
+      .pipe(
+        Stream.tapError((error) => Effect.logError("The events of a task could not be read", error)),
+        Stream.mapError(() => new ServiceUnavailable({ message: "The task database does not answer" }))
+      )
+  })
+
+  return Coordinator.of({
+    submit,
+    get: store.get,
+    list,
+    cancel,
+    retry,
+    attempts: store.attempts,
+    events: streamEvents
+  })
+})

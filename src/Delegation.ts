@@ -1,17 +1,29 @@
-import { Context, type Effect } from "effect"
-import type { Call, Completion } from "./Domain/Call.js"
-import type {
-  AttemptFailure,
+import { Cause, Clock, Context, Effect, Exit, Layer, Option, Random, Ref } from "effect"
+import { AgentRouter } from "./AgentRouter.js"
+import { Benchmark } from "./Benchmark.js"
+import { gatherAnswer } from "./Delegation/Answer.js"
+import { afterFailure, earliestOf, endsTheCall, type Failover, fromRoute } from "./Delegation/Failover.js"
+import { type Call, type Completion, estimateInputTokens } from "./Domain/Call.js"
+import {
+  type AttemptFailure,
   AttemptsExhausted,
   CallRefused,
   DeadlineExceeded,
   LeaseUnavailable,
-  NoCapablePlatform
+  type NoCapablePlatform,
+  PlatformFailure,
+  scopeOf,
+  viewOf
 } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { Decision, Priority, TaskType, TenantId } from "./Domain/Task.js"
-import type { Usage } from "./Domain/Usage.js"
+import { monotonicMs } from "./Domain/Time.js"
+import { costUsd, type Price, type Usage } from "./Domain/Usage.js"
+import { PlatformDetector } from "./PlatformDetector.js"
+import { type PlatformClient, Platforms } from "./Platforms.js"
+import { type Lease, ResourceManager } from "./ResourceManager.js"
+import { Settings } from "./Settings.js"
 
 export interface AttemptStarted {
   readonly number: number
@@ -29,11 +41,17 @@ export interface AttemptEnded {
   readonly result:
     | { readonly _tag: "Succeeded"; readonly usage: Usage; readonly costUsd?: number | undefined }
     | { readonly _tag: "Failed"; readonly failure: AttemptFailure }
+    /** Cut by the call's own deadline. */
     | { readonly _tag: "Ignored" }
 }
 
-/** Where a delegation writes down each step before it goes on; its errors end the delegation. */
+/**
+ * Where a delegation writes down each step before it goes on; its errors end the delegation at once.
+ * An attempt cut by the interruption of the delegation itself gets no `attemptEnded`: whoever interrupts knows whether
+ * it was a cancel or a shutdown, and writes that down.
+ */
 export interface Journal<E> {
+  /** Before anything is sent. */
   readonly attemptStarted: (attempt: AttemptStarted) => Effect.Effect<void, E>
   readonly attemptEnded: (attempt: AttemptEnded) => Effect.Effect<void, E>
 }
@@ -64,10 +82,260 @@ export interface Delegated {
 
 export type DelegationError = NoCapablePlatform | LeaseUnavailable | DeadlineExceeded | AttemptsExhausted | CallRefused
 
+/** How one attempt ended. */
+type Outcome =
+  | { readonly _tag: "Succeeded"; readonly completion: Completion }
+  | { readonly _tag: "Failed"; readonly failure: AttemptFailure }
+  /** Cut by the call's own deadline. */
+  | { readonly _tag: "Ignored" }
+
+interface TimedOutcome {
+  readonly outcome: Outcome
+  readonly durationMs: number
+  readonly timeToFirstTokenMs: number | undefined
+}
+
+interface Attempted {
+  readonly client: PlatformClient
+  readonly model: string
+  readonly outcome: Outcome
+}
+
+const priceOf = (client: PlatformClient, model: string): Price | undefined =>
+  Object.hasOwn(client.settings.prices, model) ? client.settings.prices[model] : undefined
+
+/** By the model that answered where it has a price, else by the one that was asked. */
+const costOf = (client: PlatformClient, asked: string, { model, usage }: Completion): number | undefined =>
+  costUsd(usage, priceOf(client, model) ?? priceOf(client, asked))
+
+/** To the microsecond, so that a stored duration is not a row of noise digits. */
+const rounded = (ms: number): number => Math.round(ms * 1_000) / 1_000
+
+const sinceMs = (start: number, end: number): number => rounded(Math.max(0, end - start))
+
+const attemptsInWords = (attempts: number): string => (attempts === 1 ? "1 attempt" : `${attempts} attempts`)
+
+const lastInWords = (last: AttemptFailure | undefined): string =>
+  last === undefined ? "" : `; the last failed on ${last.platform}: ${last.message}`
+
+const refused = (failure: AttemptFailure) =>
+  new CallRefused({
+    message: `${failure.platform} refused the call: ${failure.message}`,
+    platform: failure.platform,
+    failure: viewOf(failure)
+  })
+
+const nobodyLeft = (state: Failover) =>
+  new LeaseUnavailable({
+    message: `no platform is left for this call: ${state.excluded.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
+    reasons: state.excluded,
+    earliestAt: earliestOf(state.excluded)
+  })
+
 /** One call, one deadline, one attempt budget: lease, attempt, classify, then the next platform, a wait, or the end. */
 export class Delegation extends Context.Tag("dream-team/Delegation")<
   Delegation,
   {
     readonly delegate: <E = never>(request: DelegationRequest<E>) => Effect.Effect<Delegated, DelegationError | E>
   }
->() {}
+>() {
+  static readonly layer: Layer.Layer<
+    Delegation,
+    never,
+    AgentRouter | Benchmark | PlatformDetector | Platforms | ResourceManager | Settings
+  > = Layer.effect(
+    Delegation,
+    Effect.gen(function* () {
+      const router = yield* AgentRouter
+      const benchmark = yield* Benchmark
+      const detector = yield* PlatformDetector
+      const platforms = yield* Platforms
+      const resources = yield* ResourceManager
+      const { tasks } = yield* Settings
+
+      const contextWindow = (platform: PlatformId): number =>
+        Option.match(platforms.get(platform), { onNone: () => 0, onSome: ({ settings }) => settings.contextWindow })
+
+      /** A client that breaks instead of failing is its platform's failure: no other platform's calls suffer from it. */
+      const failureOf = (client: PlatformClient, model: string, cause: Cause.Cause<AttemptFailure>) =>
+        Option.match(Cause.failureOption(cause), {
+          onSome: (failure) => Effect.succeed(failure),
+          onNone: () =>
+            Effect.as(
+              Effect.logError("a platform's client broke", cause).pipe(
+                Effect.annotateLogs({ platform: client.id, model })
+              ),
+              new PlatformFailure({
+                platform: client.id,
+                model,
+                reason: "malformed",
+                message: "the platform's client broke; the log says how"
+              })
+            )
+        })
+
+      /** Sends the call, then tells everybody who keeps books how it went: exactly once, whatever interrupts. */
+      const send = (client: PlatformClient, lease: Lease, call: Call, type: TaskType, deadlineAt: number) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            const startedAt = yield* monotonicMs
+            const firstTokenAt = yield* Ref.make(Option.none<number>())
+            const exit = yield* gatherAnswer(client, lease.model, call, lease.started, firstTokenAt).pipe(
+              Effect.timeoutOption(Math.max(0, deadlineAt - startedAt)),
+              restore,
+              Effect.exit
+            )
+            const durationMs = sinceMs(startedAt, yield* monotonicMs)
+            const timeToFirstTokenMs = Option.getOrUndefined(
+              Option.map(yield* Ref.get(firstTokenAt), (at) => sinceMs(startedAt, at))
+            )
+            const ended = (outcome: Outcome): TimedOutcome => ({ outcome, durationMs, timeToFirstTokenMs })
+            const measured = { platform: client.id, model: lease.model, type, durationMs, timeToFirstTokenMs }
+
+            if (Exit.isSuccess(exit)) {
+              if (Option.isNone(exit.value)) {
+                yield* lease.settle({ _tag: "Ignored" })
+                return ended({ _tag: "Ignored" })
+              }
+              const completion = exit.value.value
+              const { inputTokens, outputTokens } = completion.usage
+              yield* lease.settle({ _tag: "Succeeded", usage: completion.usage })
+              yield* benchmark.record({ ...measured, outcome: "succeeded", tokens: inputTokens + outputTokens })
+              yield* detector.report(client.id, lease.model, { _tag: "Succeeded" })
+              return ended({ _tag: "Succeeded", completion })
+            }
+            // An interruption of this delegation ends here, and the scope settles the lease as ignored.
+            yield* restore(Effect.void)
+            const failure = yield* failureOf(client, lease.model, exit.cause)
+            yield* lease.settle({ _tag: "Failed", failure })
+            yield* benchmark.record({
+              ...measured,
+              outcome: scopeOf(failure) === "platform" ? "platform-failure" : "other-failure",
+              tokens: 0
+            })
+            yield* detector.report(client.id, lease.model, { _tag: "Failed", failure })
+            return ended({ _tag: "Failed", failure })
+          })
+        )
+
+      /** One lease and the attempt it permits, journalled before and after. */
+      const attempt = <E>(
+        request: DelegationRequest<E>,
+        state: Failover,
+        number: number,
+        deadlineAt: number,
+        waitMs: number
+      ) =>
+        Effect.gen(function* () {
+          const lease = yield* resources
+            .acquire({
+              candidates: state.contenders,
+              tokens: {
+                input: estimateInputTokens(request.call),
+                maxOutput: request.call.maxOutputTokens ?? tasks.maxOutputTokens
+              },
+              priority: request.priority,
+              tenant: request.tenant,
+              maxWaitMs: waitMs
+            })
+            .pipe(
+              Effect.mapError(({ message, reasons }) => {
+                const all = [...reasons, ...state.excluded]
+                return new LeaseUnavailable({ message, reasons: all, earliestAt: earliestOf(all) })
+              })
+            )
+          const client = Option.getOrThrow(platforms.get(lease.platform))
+          const where = { number, platform: lease.platform, model: lease.model }
+          return yield* Effect.gen(function* () {
+            if ((yield* monotonicMs) >= deadlineAt) return Option.none<Attempted>()
+            yield* request.journal.attemptStarted({
+              ...where,
+              decision: {
+                candidates: state.contenders.map(({ platform, model, weight }) => ({ platform, model, weight })),
+                excluded: state.excluded,
+                waitedMs: lease.waitedMs
+              }
+            })
+            const timed = yield* send(client, lease, request.call, request.type, deadlineAt)
+            const { outcome, durationMs, timeToFirstTokenMs } = timed
+            yield* Effect.annotateCurrentSpan({ outcome: outcome._tag })
+            yield* request.journal.attemptEnded({
+              ...where,
+              durationMs,
+              timeToFirstTokenMs,
+              result:
+                outcome._tag === "Succeeded"
+                  ? {
+                      _tag: "Succeeded",
+                      usage: outcome.completion.usage,
+                      costUsd: costOf(client, lease.model, outcome.completion)
+                    }
+                  : outcome
+            })
+            return Option.some<Attempted>({ client, model: lease.model, outcome })
+          }).pipe(Effect.withSpan("Delegation.attempt", { attributes: where, captureStackTrace: false }))
+        }).pipe(Effect.scoped)
+
+      const delegate = <E = never>(request: DelegationRequest<E>): Effect.Effect<Delegated, DelegationError | E> =>
+        Effect.gen(function* () {
+          const startedAt = yield* monotonicMs
+          const deadlineAt = startedAt + request.deadline - (yield* Clock.currentTimeMillis)
+          const route = yield* router.route(request.requirement, request.type)
+          let state = fromRoute(route)
+          let made = request.attemptsMade
+          let spent = request.attemptsSpent
+          let last: AttemptFailure | undefined
+          const tooLate = () =>
+            new DeadlineExceeded({
+              message: `the deadline passed after ${attemptsInWords(made)}${lastInWords(last)}`,
+              attempts: made,
+              last: last === undefined ? undefined : viewOf(last)
+            })
+
+          while (spent < tasks.maxAttempts) {
+            const remainingMs = deadlineAt - (yield* monotonicMs)
+            if (remainingMs <= 0) return yield* tooLate()
+            const attempted = yield* attempt(
+              request,
+              state,
+              made + 1,
+              deadlineAt,
+              Math.min(request.maxWaitMs, remainingMs)
+            )
+            if (Option.isNone(attempted)) return yield* tooLate()
+            made += 1
+            spent += 1
+            const { client, model, outcome } = attempted.value
+            if (outcome._tag === "Ignored") return yield* tooLate()
+            if (outcome._tag === "Succeeded") {
+              const { completion } = outcome
+              return { completion, platform: client.id, costUsd: costOf(client, model, completion), attempts: made }
+            }
+            const { failure } = outcome
+            last = failure
+            if (endsTheCall(failure)) return yield* refused(failure)
+            state = afterFailure(state, { platform: client.id, model }, failure, {
+              now: yield* monotonicMs,
+              jitter: yield* Random.next,
+              contextWindow
+            })
+            if (state.contenders.length === 0) {
+              return yield* state.mayRecover ? nobodyLeft(state) : refused(failure)
+            }
+          }
+          return yield* new AttemptsExhausted({
+            message: `${attemptsInWords(made)} failed${lastInWords(last)}`,
+            attempts: made,
+            last: last === undefined ? undefined : viewOf(last)
+          })
+        }).pipe(
+          Effect.withSpan("Delegation.delegate", {
+            attributes: { type: request.type, priority: request.priority, tenant: request.tenant },
+            captureStackTrace: false
+          })
+        )
+
+      return { delegate }
+    })
+  )
+}

@@ -1,28 +1,11 @@
-import { Context, type Effect, type Option, type Stream } from "effect"
-import type { Call, Completion, Delta } from "./Domain/Call.js"
-import type { AttemptFailure } from "./Domain/Failure.js"
+import { HttpClient } from "@effect/platform"
+import { Context, Effect, Layer, Option } from "effect"
 import type { PlatformId } from "./Domain/Platform.js"
-import type { PlatformSettings } from "./Settings.js"
+import type { PlatformClient } from "./Platforms/Client.js"
+import { makeHttpPlatform } from "./Platforms/HttpPlatform.js"
+import { Settings } from "./Settings.js"
 
-/** What a health check found. */
-export interface CheckResult {
-  /** What the platform said of its quotas, where its check asks for them (Synthetic). */
-  readonly exhaustedUntil?: number | undefined
-  readonly models: ReadonlyArray<string>
-}
-
-/** One platform, spoken to in its own wire format. Nothing in here retries. */
-export interface PlatformClient {
-  readonly id: PlatformId
-  readonly settings: PlatformSettings
-  /** One whole answer. Interrupting closes the socket. */
-  readonly complete: (model: string, call: Call) => Effect.Effect<Completion, AttemptFailure>
-  /** The same, piece by piece: `Start`, then text and tool calls, then `Finish`. Interrupting closes the socket. */
-  readonly stream: (model: string, call: Call) => Stream.Stream<Delta, AttemptFailure>
-  readonly listModels: Effect.Effect<ReadonlyArray<string>, AttemptFailure>
-  /** A cheap true check that costs no tokens: list the models, or Synthetic's quotas. */
-  readonly check: Effect.Effect<CheckResult, AttemptFailure>
-}
+export type { CheckResult, PlatformClient } from "./Platforms/Client.js"
 
 /** The platforms of the team, one client each, in the order of the settings. */
 export class Platforms extends Context.Tag("dream-team/Platforms")<
@@ -31,4 +14,21 @@ export class Platforms extends Context.Tag("dream-team/Platforms")<
     readonly all: ReadonlyArray<PlatformClient>
     readonly get: (id: PlatformId) => Option.Option<PlatformClient>
   }
->() {}
+>() {
+  /** Clients given by a program: platforms of its own, or scripted ones. */
+  static readonly layerClients = (clients: ReadonlyArray<PlatformClient>): Layer.Layer<Platforms> => {
+    const byId = new Map(clients.map((client) => [client.id, client]))
+    return Layer.succeed(Platforms, { all: clients, get: (id) => Option.fromNullable(byId.get(id)) })
+  }
+
+  /** One client over HTTP for each platform of the settings, in the wire format the settings name. */
+  static readonly layer: Layer.Layer<Platforms, never, Settings | HttpClient.HttpClient> = Layer.unwrapEffect(
+    Effect.gen(function* () {
+      const settings = yield* Settings
+      const httpClient = yield* HttpClient.HttpClient
+      return Platforms.layerClients(
+        settings.platforms.map((platform) => makeHttpPlatform(platform, httpClient, settings.health.timeoutMs))
+      )
+    })
+  )
+}

@@ -1,98 +1,35 @@
-import { Context, Layer, type Redacted } from "effect"
-import type { Capability, PlatformId, TokensCounted, WireFormat } from "./Domain/Platform.js"
-import type { TaskType, TenantId } from "./Domain/Task.js"
-import type { Price } from "./Domain/Usage.js"
+import type * as FileSystem from "@effect/platform/FileSystem"
+import { Context, Effect, Layer } from "effect"
+import { defaults, make, platformDefaults } from "./Settings/Defaults.js"
+import { load, type SettingsFlags } from "./Settings/Load.js"
+import type { SettingsInvalid } from "./Settings/Problem.js"
+import type { SettingsShape } from "./Settings/Shape.js"
 
-/** A platform's limits. What is absent is not limited by us. */
-export interface PlatformLimits {
-  /** Requests in any 60 s. */
-  readonly requestsPerMinute?: number | undefined
-  /** Tokens in any 60 s, counted as `tokensCounted` says. */
-  readonly tokensPerMinute?: number | undefined
-  readonly tokensCounted: TokensCounted
-  /** Requests that may start at once before `requestsPerMinute` paces them; default: the whole minute's limit. */
-  readonly burst?: number | undefined
-  /** Requests in any `windowMs`. */
-  readonly windowRequests?: number | undefined
-  /** Length of the rolling window of `windowRequests`, ms. */
-  readonly windowMs?: number | undefined
-  /** Attempts in flight at once. */
-  readonly maxConcurrent: number
-}
-
-export interface PlatformSettings {
-  readonly id: PlatformId
-  readonly wire: WireFormat
-  /** Without a trailing slash. */
-  readonly baseUrl: string
-  readonly apiKey: Redacted.Redacted<string>
-  /** The model used where a task names none. */
-  readonly model: string
-  readonly capabilities: ReadonlyArray<Capability>
-  /** Tokens, input and output together. */
-  readonly contextWindow: number
-  /** Multiplies the suitability; > 0. */
-  readonly weight: number
-  /** Score per task type, 0 to 1. */
-  readonly suitability: Readonly<Record<TaskType, number>>
-  readonly limits: PlatformLimits
-  readonly breaker: {
-    /** Consecutive platform failures that open it. */
-    readonly failures: number
-    /** How long it stays open before a probe, ms. */
-    readonly openMs: number
-  }
-  readonly timeouts: {
-    readonly connectMs: number
-    readonly firstTokenMs: number
-    readonly betweenTokensMs: number
-    /** The whole attempt (`DREAM_TEAM_<ID>_TIMEOUT`). */
-    readonly attemptMs: number
-  }
-  /** Where the health check asks; by default the platform's list of models. */
-  readonly quotasUrl?: string | undefined
-  /** By model. */
-  readonly prices: Readonly<Record<string, Price>>
-}
-
-export interface ApiKey {
-  readonly tenant: TenantId
-  readonly key: Redacted.Redacted<string>
-}
-
-export interface SettingsShape {
-  readonly host: string
-  readonly port: number
-  /** None = no authentication, loopback only. */
-  readonly apiKeys: ReadonlyArray<ApiKey>
-  /** Largest request body accepted, bytes. */
-  readonly maxBodyBytes: number
-  /** Path of the SQLite file, or `:memory:`. */
-  readonly database: string
-  readonly platforms: ReadonlyArray<PlatformSettings>
-  /** Known platforms that are left out, and why. */
-  readonly absent: ReadonlyArray<{ readonly id: PlatformId; readonly reason: string }>
-  readonly tasks: {
-    /** Until a task without a deadline fails, ms. */
-    readonly deadlineMs: number
-    readonly maxAttempts: number
-    /** Where a task names no bound of its answer, tokens. */
-    readonly maxOutputTokens: number
-    /** A task that cannot start for this long is parked in the database, ms. */
-    readonly parkAfterMs: number
-    /** Tasks kept live at once, per class. */
-    readonly livePerClass: number
-  }
-  readonly health: {
-    readonly intervalMs: number
-    readonly timeoutMs: number
-  }
-  /** Running attempts get this long at shutdown, ms. */
-  readonly shutdownGraceMs: number
-}
+export type { KnownPlatform, PlatformOptions, SettingsOptions } from "./Settings/Defaults.js"
+export type { SettingsFlags } from "./Settings/Load.js"
+export { SettingsInvalid, SettingsProblem } from "./Settings/Problem.js"
+export type { ApiKey, PlatformLimits, PlatformSettings, SettingsShape } from "./Settings/Shape.js"
 
 /** Everything that can be configured, decoded and complete. */
 export class Settings extends Context.Tag("dream-team/Settings")<Settings, SettingsShape>() {
+  /** What holds where nothing is configured; no platforms. */
+  static readonly defaults = defaults
+
+  /** Complete settings for a program: the defaults and, over them, what it gives. */
+  static readonly make = make
+
+  /** One platform's complete settings: its defaults and, over them, what a program gives. */
+  static readonly platformDefaults = platformDefaults
+
   /** Settings given by a program. */
   static readonly layer = (settings: SettingsShape): Layer.Layer<Settings> => Layer.succeed(Settings, settings)
+
+  /** Flags, over the environment, over the JSON file named by `DREAM_TEAM_CONFIG` or `--config`, over the defaults. */
+  static readonly layerConfig = (
+    flags: SettingsFlags = {}
+  ): Layer.Layer<Settings, SettingsInvalid, FileSystem.FileSystem> =>
+    Layer.effect(
+      Settings,
+      Effect.map(load(flags), ({ settings }) => settings)
+    )
 }

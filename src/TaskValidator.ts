@@ -1,13 +1,18 @@
-import { Context, type Effect } from "effect"
-import type { Route } from "./AgentRouter.js"
-import type { TaskRefused } from "./Domain/ApiError.js"
-import type { Call } from "./Domain/Call.js"
+import { Array as Arr, Clock, Context, Effect, Either, Layer } from "effect"
+import { AgentRouter, type Route } from "./AgentRouter.js"
+import { type FieldProblem, TaskRefused } from "./Domain/ApiError.js"
+import { type Call, estimateInputTokens, type Message } from "./Domain/Call.js"
 import type { Requirement } from "./Domain/Lease.js"
-import type { TaskSubmission, TaskType } from "./Domain/Task.js"
+import type { Capability, PlatformId } from "./Domain/Platform.js"
+import type { Priority, TaskSubmission, TaskType } from "./Domain/Task.js"
+import { epochMsOf } from "./Domain/Time.js"
+import { Platforms } from "./Platforms.js"
+import { Settings } from "./Settings.js"
 
 /** A submission with its defaults filled in and the call it makes. */
 export interface ValidTask {
   readonly type: TaskType
+  readonly priority: Priority
   readonly call: Call
   readonly requirement: Requirement
   readonly route: Route
@@ -15,10 +20,156 @@ export interface ValidTask {
   readonly deadline: number
 }
 
+/** The longest a task may take, ms: ten years; beyond it lies a mistake, or the end of what a date can hold. */
+const maxDeadlineMs = 10 * 365 * 86_400_000
+
+const hasImage = (message: Message): boolean =>
+  typeof message.content !== "string" && message.content.some((part) => part.type === "image")
+
+const callOf = (submission: TaskSubmission, maxOutputTokens: number): Call => ({
+  system: submission.system,
+  messages: Arr.append(submission.context ?? [], { role: "user", content: submission.prompt }),
+  maxOutputTokens,
+  responseFormat: submission.responseFormat,
+  tools: submission.tools
+})
+
+const capabilitiesOf = (submission: TaskSubmission): ReadonlyArray<Capability> => {
+  const shown: Array<Capability> = []
+  if (submission.context?.some(hasImage) === true) shown.push("vision")
+  if (submission.tools !== undefined && submission.tools.length > 0) shown.push("tools")
+  if (submission.responseFormat?.type === "json") shown.push("json")
+  return Arr.dedupe([...(submission.requires ?? []), ...shown])
+}
+
+/** Each demand that may leave nobody, the field it comes from, and the requirement without it. */
+const relaxations = (
+  requirement: Requirement
+): ReadonlyArray<{ field: string; problem: string; without: Requirement }> => [
+  {
+    field: "prompt",
+    problem: `with its context and maxOutputTokens it may need ${requirement.contextTokens} tokens, more than any platform that could serve it holds`,
+    without: { ...requirement, contextTokens: 0 }
+  },
+  {
+    field: "model",
+    problem: `no platform that could serve the task has the model ${requirement.model}`,
+    without: { ...requirement, model: undefined }
+  },
+  {
+    field: "requires",
+    problem: `no platform that could serve the task has all of ${requirement.capabilities.join(", ")}`,
+    without: { ...requirement, capabilities: [] }
+  },
+  {
+    field: "platform",
+    problem: `${requirement.platform} cannot serve the task, though another platform could`,
+    without: { ...requirement, platform: undefined }
+  },
+  {
+    field: "deny",
+    problem: "every platform that could serve the task is denied",
+    without: { ...requirement, deny: [] }
+  }
+]
+
 /** Refuses before the queue what cannot work: empty, impossible deadline, nobody capable; each with its reason. */
 export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
   TaskValidator,
   {
     readonly validate: (submission: TaskSubmission) => Effect.Effect<ValidTask, TaskRefused>
   }
->() {}
+>() {
+  static readonly layer: Layer.Layer<TaskValidator, never, AgentRouter | Platforms | Settings> = Layer.effect(
+    TaskValidator,
+    Effect.gen(function* () {
+      const router = yield* AgentRouter
+      const platforms = yield* Platforms
+      const settings = yield* Settings
+
+      const unknownPlatform = (id: PlatformId): string => {
+        const absent = settings.absent.find((platform) => platform.id === id)
+        const known = platforms.all.map((platform) => platform.id).join(", ")
+        return absent === undefined
+          ? `no platform ${id} is configured; there are: ${known}`
+          : `the platform ${id} is left out: ${absent.reason}`
+      }
+
+      const isKnown = (id: PlatformId): boolean => platforms.all.some((platform) => platform.id === id)
+
+      const deadlineOf = (deadline: TaskSubmission["deadline"], now: number): number => {
+        switch (typeof deadline) {
+          case "string":
+            return epochMsOf(deadline)
+          case "number":
+            return now + deadline * 1_000
+          default:
+            return now + settings.tasks.deadlineMs
+        }
+      }
+
+      const staticProblems = (submission: TaskSubmission, deadline: number, now: number): Array<FieldProblem> => {
+        const problems: Array<FieldProblem> = []
+        if (submission.prompt.trim() === "") problems.push({ field: "prompt", problem: "it is empty" })
+        if (deadline <= now) problems.push({ field: "deadline", problem: "it lies in the past" })
+        if (deadline > now + maxDeadlineMs) {
+          problems.push({ field: "deadline", problem: "it lies more than ten years ahead" })
+        }
+        const { platform, deny = [] } = submission
+        if (platform !== undefined && !isKnown(platform)) {
+          problems.push({ field: "platform", problem: unknownPlatform(platform) })
+        }
+        deny.forEach((id, index) => {
+          // One that is left out may be denied all the same: the task means it for whatever is configured.
+          if (!isKnown(id) && !settings.absent.some((absent) => absent.id === id)) {
+            problems.push({ field: `deny.${index}`, problem: unknownPlatform(id) })
+          }
+        })
+        if (platform !== undefined && deny.includes(platform)) {
+          problems.push({ field: "deny", problem: `it denies ${platform}, the one platform the task asks for` })
+        }
+        return problems
+      }
+
+      const validate = Effect.fn("TaskValidator.validate")(function* (submission: TaskSubmission) {
+        const now = yield* Clock.currentTimeMillis
+        const deadline = Math.round(deadlineOf(submission.deadline, now))
+        const problems = staticProblems(submission, deadline, now)
+        if (Arr.isNonEmptyArray(problems)) {
+          return yield* new TaskRefused({
+            message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
+            problems,
+            reasons: []
+          })
+        }
+        const type = submission.type ?? "question-answering"
+        const maxOutputTokens = submission.maxOutputTokens ?? settings.tasks.maxOutputTokens
+        const call = callOf(submission, maxOutputTokens)
+        const requirement: Requirement = {
+          capabilities: capabilitiesOf(submission),
+          contextTokens: estimateInputTokens(call) + maxOutputTokens,
+          model: submission.model,
+          platform: submission.platform,
+          deny: submission.deny
+        }
+        const route = yield* Effect.catchTag(
+          router.route(requirement, type),
+          "NoCapablePlatform",
+          Effect.fnUntraced(function* ({ message, reasons }) {
+            const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
+              Effect.map(Effect.either(router.route(without, type)), Either.isRight)
+            )
+            return yield* new TaskRefused({
+              message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
+              problems: helped.map(({ field, problem }) => ({ field, problem })),
+              reasons
+            })
+          })
+        )
+        return { type, priority: submission.priority ?? "MEDIUM", call, requirement, route, deadline }
+      })
+
+      return { validate }
+    })
+  )
+}

@@ -1,3 +1,4 @@
+import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import { Schema } from "effect"
 import { PlatformReason } from "./Failure.js"
 
@@ -7,19 +8,47 @@ export const FieldProblem = Schema.Struct({ field: Schema.String, problem: Schem
 })
 export type FieldProblem = typeof FieldProblem.Type
 
+/** What stands between the service and its work, or does not. */
+export const ReadinessCheck = Schema.Struct({
+  name: Schema.String,
+  ok: Schema.Boolean,
+  message: Schema.optional(Schema.String)
+}).annotations({ identifier: "ReadinessCheck" })
+export type ReadinessCheck = typeof ReadinessCheck.Type
+
+/** The request cannot be read as what this endpoint takes. */
 export class InvalidRequest extends Schema.TaggedError<InvalidRequest>()("InvalidRequest", {
   message: Schema.String,
   problems: Schema.Array(FieldProblem)
 }) {}
 
+/** No API key was sent, or none that is known. */
 export class Unauthorized extends Schema.TaggedError<Unauthorized>()("Unauthorized", { message: Schema.String }) {}
 
+/** The request came through a door it may not use: a foreign `Host` or `Origin`. */
 export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { message: Schema.String }) {}
 
 export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", { message: Schema.String }) {}
 
+/** The path exists, but not with this method. `allowed` lists those it has. */
+export class MethodNotAllowed extends Schema.TaggedError<MethodNotAllowed>()("MethodNotAllowed", {
+  message: Schema.String,
+  allowed: Schema.Array(Schema.String)
+}) {}
+
 /** The request contradicts what is stored: the key with another body, a retry of a running task. */
 export class Conflict extends Schema.TaggedError<Conflict>()("Conflict", { message: Schema.String }) {}
+
+/** The body is larger than `maxBytes`. */
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
+  message: Schema.String,
+  maxBytes: Schema.Number
+}) {}
+
+/** The body is not JSON by its own `Content-Type`. */
+export class UnsupportedMediaType extends Schema.TaggedError<UnsupportedMediaType>()("UnsupportedMediaType", {
+  message: Schema.String
+}) {}
 
 /** The task was read but cannot work: `reasons` says why, for each platform where it is about platforms. */
 export class TaskRefused extends Schema.TaggedError<TaskRefused>()("TaskRefused", {
@@ -28,7 +57,171 @@ export class TaskRefused extends Schema.TaggedError<TaskRefused>()("TaskRefused"
   reasons: Schema.Array(PlatformReason)
 }) {}
 
+/** A bug of the service's. What happened is in its log, not in the answer. */
+export class InternalError extends Schema.TaggedError<InternalError>()("InternalError", { message: Schema.String }) {}
+
 /** The service cannot take it now: shutting down, or its storage does not answer. Nothing was accepted. */
 export class ServiceUnavailable extends Schema.TaggedError<ServiceUnavailable>()("ServiceUnavailable", {
   message: Schema.String
 }) {}
+
+/** The service should get no traffic now; `checks` says what fails. */
+export class NotReady extends Schema.TaggedError<NotReady>()("NotReady", {
+  message: Schema.String,
+  checks: Schema.Array(ReadinessCheck)
+}) {}
+
+const envelope = <Type extends string, Details, DetailsEncoded>(
+  type: Type,
+  details: Schema.Schema<Details, DetailsEncoded>
+) => Schema.Struct({ error: Schema.Struct({ type: Schema.Literal(type), message: Schema.String, details }) })
+
+const NoDetails = Schema.Record({ key: Schema.String, value: Schema.Unknown })
+
+const plain = <Type extends string, Tag extends string, A>(
+  type: Type,
+  tag: Tag,
+  error: Schema.Schema<A, { readonly _tag: Tag; readonly message: string }>
+) =>
+  Schema.transform(envelope(type, NoDetails), error, {
+    strict: true,
+    decode: (body) => ({ _tag: tag, message: body.error.message }),
+    encode: ({ message }) => ({ error: { type, message, details: {} } })
+  })
+
+const described = <A>(name: string, status: number, description: string): Schema.Annotations.Schema<A> =>
+  HttpApiSchema.annotations<A>({ status, identifier: name.endsWith("Error") ? name : `${name}Error`, description })
+
+/**
+ * Every error as it goes over the wire, by the name of its class:
+ * `{ "error": { "type", "message", "details" } }` with its HTTP status. Decoding gives the class back.
+ */
+export const ErrorBody = {
+  InvalidRequest: Schema.transform(
+    envelope("invalid-request", Schema.Struct({ problems: Schema.Array(FieldProblem) })),
+    InvalidRequest,
+    {
+      strict: true,
+      decode: ({ error }) => ({
+        _tag: "InvalidRequest" as const,
+        message: error.message,
+        problems: error.details.problems
+      }),
+      encode: ({ message, problems }) => ({
+        error: { type: "invalid-request" as const, message, details: { problems } }
+      })
+    }
+  ).annotations(described("InvalidRequest", 400, "The request is not what this endpoint takes; each field is named.")),
+
+  Unauthorized: plain("unauthorized", "Unauthorized", Unauthorized).annotations(
+    described("Unauthorized", 401, "No API key was sent, or none that is known.")
+  ),
+
+  Forbidden: plain("forbidden", "Forbidden", Forbidden).annotations(
+    described("Forbidden", 403, "The request came with a foreign Host or Origin.")
+  ),
+
+  NotFound: plain("not-found", "NotFound", NotFound).annotations(
+    described("NotFound", 404, "There is nothing here, or nothing that belongs to this API key.")
+  ),
+
+  MethodNotAllowed: Schema.transform(
+    envelope("method-not-allowed", Schema.Struct({ allowed: Schema.Array(Schema.String) })),
+    MethodNotAllowed,
+    {
+      strict: true,
+      decode: ({ error }) => ({
+        _tag: "MethodNotAllowed" as const,
+        message: error.message,
+        allowed: error.details.allowed
+      }),
+      encode: ({ message, allowed }) => ({
+        error: { type: "method-not-allowed" as const, message, details: { allowed } }
+      })
+    }
+  ).annotations(described("MethodNotAllowed", 405, "The path exists, but not with this method.")),
+
+  Conflict: plain("conflict", "Conflict", Conflict).annotations(
+    described("Conflict", 409, "The request contradicts what is stored.")
+  ),
+
+  PayloadTooLarge: Schema.transform(
+    envelope("payload-too-large", Schema.Struct({ maxBytes: Schema.Number })),
+    PayloadTooLarge,
+    {
+      strict: true,
+      decode: ({ error }) => ({
+        _tag: "PayloadTooLarge" as const,
+        message: error.message,
+        maxBytes: error.details.maxBytes
+      }),
+      encode: ({ message, maxBytes }) => ({
+        error: { type: "payload-too-large" as const, message, details: { maxBytes } }
+      })
+    }
+  ).annotations(described("PayloadTooLarge", 413, "The body is larger than the service takes.")),
+
+  UnsupportedMediaType: plain("unsupported-media-type", "UnsupportedMediaType", UnsupportedMediaType).annotations(
+    described("UnsupportedMediaType", 415, "The body is not application/json.")
+  ),
+
+  TaskRefused: Schema.transform(
+    envelope(
+      "task-refused",
+      Schema.Struct({
+        problems: Schema.Array(FieldProblem),
+        reasons: Schema.Array(Schema.encodedSchema(PlatformReason))
+      })
+    ),
+    TaskRefused,
+    {
+      strict: true,
+      decode: ({ error }) => ({
+        _tag: "TaskRefused" as const,
+        message: error.message,
+        problems: error.details.problems,
+        reasons: error.details.reasons
+      }),
+      encode: ({ message, problems, reasons }) => ({
+        error: { type: "task-refused" as const, message, details: { problems, reasons } }
+      })
+    }
+  ).annotations(
+    described(
+      "TaskRefused",
+      422,
+      "The task was read but cannot work; each field or platform says why. Nothing was stored."
+    )
+  ),
+
+  InternalError: plain("internal-error", "InternalError", InternalError).annotations(
+    described("InternalError", 500, "A bug of the service's.")
+  ),
+
+  ServiceUnavailable: plain("service-unavailable", "ServiceUnavailable", ServiceUnavailable).annotations(
+    described("ServiceUnavailable", 503, "The service cannot take it now. Nothing was accepted; ask again later.")
+  ),
+
+  NotReady: Schema.transform(envelope("not-ready", Schema.Struct({ checks: Schema.Array(ReadinessCheck) })), NotReady, {
+    strict: true,
+    decode: ({ error }) => ({ _tag: "NotReady" as const, message: error.message, checks: error.details.checks }),
+    encode: ({ message, checks }) => ({ error: { type: "not-ready" as const, message, details: { checks } } })
+  }).annotations(described("NotReady", 503, "The service should get no traffic now; each check says why."))
+} as const
+
+/** Every error the API can answer. */
+export const ApiError = Schema.Union(
+  InvalidRequest,
+  Unauthorized,
+  Forbidden,
+  NotFound,
+  MethodNotAllowed,
+  Conflict,
+  PayloadTooLarge,
+  UnsupportedMediaType,
+  TaskRefused,
+  InternalError,
+  ServiceUnavailable,
+  NotReady
+)
+export type ApiError = typeof ApiError.Type

@@ -104,6 +104,8 @@ export const estimateInputTokens = (call: Call): number => {
       ? content.length / 4
       : content.reduce((sum, part) => sum + (part.type === "text" ? part.text.length / 4 : 1_000), 0)
   const tools = call.tools === undefined ? 0 : JSON.stringify(call.tools).length / 4
+  const schema = call.responseFormat?.type === "json" ? JSON.stringify(call.responseFormat).length / 4 : 0
   const system = (call.system?.length ?? 0) / 4
-  return Math.ceil(call.messages.reduce((sum, message) => sum + contentTokens(message.content) + 4, system + tools + 4))
+  const fixed = system + tools + schema + 4
+  return Math.ceil(call.messages.reduce((sum, message) => sum + contentTokens(message.content) + 4, fixed))
 }

@@ -2,7 +2,7 @@ import { Schema } from "effect"
 import { Message, ResponseFormat, Tool, ToolCall } from "./Call.js"
 import { FailureView, PlatformReason } from "./Failure.js"
 import { Capability, PlatformId } from "./Platform.js"
-import { Instant } from "./Time.js"
+import { Instant, InstantText } from "./Time.js"
 import { Usage } from "./Usage.js"
 
 /** Identity of a task: a UUIDv7, so that ids sort by the time of submission. */
@@ -40,29 +40,34 @@ export const isTerminal = (state: TaskState): boolean =>
 
 /** What a user asks for. Fields left out take the defaults named here. */
 export const TaskSubmission = Schema.Struct({
-  /** Default `question-answering`. */
-  type: Schema.optional(TaskType),
-  prompt: Schema.String,
-  system: Schema.optional(Schema.String),
-  /** Earlier turns of the conversation, oldest first. */
-  context: Schema.optional(Schema.Array(Message)),
-  /** Default `MEDIUM`. */
-  priority: Schema.optional(Priority),
-  /** Capabilities the model must have, beside those the call itself shows it needs. */
-  requires: Schema.optional(Schema.Array(Capability)),
-  /** Only this platform. */
-  platform: Schema.optional(PlatformId),
-  /** Never these platforms. */
-  deny: Schema.optional(Schema.Array(PlatformId)),
-  /** Only this model. */
-  model: Schema.optional(Schema.String.pipe(Schema.minLength(1))),
-  maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.between(1, 1_000_000))),
-  tools: Schema.optional(Schema.Array(Tool)),
-  responseFormat: Schema.optional(ResponseFormat),
-  /** An ISO 8601 instant, or seconds from now. Default 24 hours from now. */
-  deadline: Schema.optional(Schema.Union(Instant, Schema.Number.pipe(Schema.positive()))),
-  /** Kept with the task and given back, never sent to a platform. */
-  metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String }))
+  type: Schema.optional(TaskType).annotations({
+    description: "What kind of work it is: decides which platform suits. Default `question-answering`."
+  }),
+  prompt: Schema.propertySignature(Schema.String).annotations({ description: "What is to be done." }),
+  system: Schema.optional(Schema.String).annotations({ description: "Instructions that stand above the prompt." }),
+  context: Schema.optional(Schema.Array(Message)).annotations({
+    description: "Earlier turns of the conversation, oldest first."
+  }),
+  priority: Schema.optional(Priority).annotations({ description: "Default `MEDIUM`." }),
+  requires: Schema.optional(Schema.Array(Capability)).annotations({
+    description: "Capabilities the model must have, beside those the call itself shows it needs."
+  }),
+  platform: Schema.optional(PlatformId).annotations({ description: "Only this platform." }),
+  deny: Schema.optional(Schema.Array(PlatformId)).annotations({ description: "Never these platforms." }),
+  model: Schema.optional(Schema.String.pipe(Schema.minLength(1))).annotations({ description: "Only this model." }),
+  maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.between(1, 1_000_000))).annotations({
+    description: "Upper bound of the answer, tokens. Default as configured."
+  }),
+  tools: Schema.optional(Schema.Array(Tool)).annotations({
+    description: "Functions the model may ask to have called; the calls are part of the result, nobody makes them."
+  }),
+  responseFormat: Schema.optional(ResponseFormat).annotations({ description: "Default plain text." }),
+  deadline: Schema.optional(Schema.Union(InstantText, Schema.Number.pipe(Schema.positive()))).annotations({
+    description: "An ISO 8601 instant (text), or seconds from now (number). Default 24 hours from now."
+  }),
+  metadata: Schema.optional(Schema.Record({ key: Schema.String, value: Schema.String })).annotations({
+    description: "Kept with the task and given back, never sent to a platform."
+  })
 }).annotations({ identifier: "TaskSubmission" })
 export type TaskSubmission = typeof TaskSubmission.Type
 
@@ -78,7 +83,7 @@ export const TaskResult = Schema.Struct({
 export type TaskResult = typeof TaskResult.Type
 
 export const TaskError = Schema.Struct({
-  /** One of `deadline`, `attempts-exhausted`, `refused`, `no-capable-platform`, `poison`. */
+  /** One of `deadline`, `attempts-exhausted`, `refused`, `no-capable-platform`, `poison`, `internal`. */
   type: Schema.String,
   message: Schema.String,
   details: Schema.optional(

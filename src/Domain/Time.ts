@@ -1,4 +1,4 @@
-import { ParseResult, Schema } from "effect"
+import { Clock, Effect, ParseResult, Schema } from "effect"
 
 /** An instant: milliseconds since the Unix epoch in programs, an ISO 8601 UTC string on the wire. */
 export const Instant = Schema.transformOrFail(
@@ -16,3 +16,22 @@ export const Instant = Schema.transformOrFail(
   }
 ).annotations({ identifier: "Instant" })
 export type Instant = typeof Instant.Type
+
+/** The same instant kept as text, with its zone: for requests, where it stands beside a number of seconds. */
+export const InstantText = Schema.String.pipe(
+  Schema.filter(
+    (text) =>
+      /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(text) && /(Z|[+-]\d\d:\d\d)$/.test(text) && !Number.isNaN(Date.parse(text)),
+    {
+      message: () => "expected an ISO 8601 instant such as 2026-11-22T12:00:00Z",
+      jsonSchema: { format: "date-time" }
+    }
+  ),
+  Schema.annotations({ identifier: "InstantText" })
+)
+
+/** Epoch ms of a decoded `InstantText`. */
+export const epochMsOf = (instant: typeof InstantText.Type): number => Date.parse(instant)
+
+/** Now on the clock that wall-clock changes do not move, ms; its zero means nothing, only differences do. */
+export const monotonicMs: Effect.Effect<number> = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)

@@ -1,0 +1,31 @@
+import * as HttpApi from "@effect/platform/HttpApi"
+import * as OpenApi from "@effect/platform/OpenApi"
+import { TasksGroup } from "./Coordinator/Api.js"
+import { ErrorBody } from "./Domain/ApiError.js"
+import { TaskEvent } from "./Domain/Event.js"
+import { HealthGroup } from "./Http/HealthApi.js"
+import { completeSpec } from "./Http/OpenApiSpec.js"
+import { PlatformsGroup } from "./PlatformDetector/Api.js"
+import { ResourcesGroup } from "./ResourceManager/Api.js"
+
+/** The whole HTTP API, as server and typed client share it. */
+export class Api extends HttpApi.make("dream-team")
+  .add(TasksGroup)
+  .add(PlatformsGroup)
+  .add(ResourcesGroup)
+  .add(HealthGroup)
+  .addError(ErrorBody.Forbidden)
+  .addError(ErrorBody.InternalError)
+  .addError(ErrorBody.ServiceUnavailable)
+  .annotate(HttpApi.AdditionalSchemas, [TaskEvent])
+  .annotateContext(
+    OpenApi.annotations({
+      title: "Dream Team",
+      version: "1",
+      license: { name: "MIT" },
+      description:
+        "One service that delegates AI tasks to a team of platforms and spends every rate limit to the full. " +
+        'Every error answers `{ "error": { "type", "message", "details" } }`.',
+      transform: completeSpec
+    })
+  ) {}

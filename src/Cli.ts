@@ -1,0 +1,435 @@
+import { Args, CliConfig, Command, CommandDescriptor, HelpDoc, Options, ValidationError } from "@effect/cli"
+import type { FileSystem, Path, Terminal } from "@effect/platform"
+import { Console, Effect, Either, Option } from "effect"
+import manifest from "../package.json" with { type: "json" }
+import { Misuse } from "./Cli/Exit.js"
+import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
+import { Priority, TaskState, TaskType } from "./Domain/Task.js"
+
+const program = "dream-team"
+const config = CliConfig.make({ isCaseSensitive: true, showBuiltIns: false })
+
+type Environment = FileSystem.FileSystem | Path.Path | Terminal.Terminal
+
+/** What a command may fail with: a message for the person at the terminal. */
+export interface Reportable {
+  readonly _tag: string
+  readonly message: string
+}
+
+export interface Leaf extends CommandHelp {
+  readonly run: (args: ReadonlyArray<string>) => Effect.Effect<void, Reportable, Environment>
+}
+
+/** A command's module is loaded when the command runs: `--help` loads none of them. */
+const loaded =
+  <A, E, R>(load: () => Promise<{ readonly run: (options: A) => Effect.Effect<void, E, R> }>) =>
+  (options: A): Effect.Effect<void, E, R> =>
+    Effect.flatMap(Effect.promise(load), (module) => module.run(options))
+
+const leaf = <Name extends string, R extends Environment, E extends Reportable, A>(
+  words: string,
+  summary: string,
+  usage: string,
+  command: Command.Command<Name, R, E, A>
+): Leaf => {
+  const path = words.split(" ")
+  const help: CommandHelp = { path, summary, usage, doc: Command.getHelp(command, config) }
+  const name = [program, ...path].join(" ")
+  const misuse = (message: string) =>
+    new Misuse({ message: `${name}: ${message}\nSee '${name} --help' for what it takes.` })
+  const run = (given: ReadonlyArray<string>): Effect.Effect<void, Reportable, Environment> => {
+    const { args, unknown } = sortArguments(help, given)
+    if (unknown !== undefined) return misuse(`unknown option '${unknown}'.${didYouMean(unknown, optionNames(help))}`)
+    return CommandDescriptor.parse(command.descriptor, [path.at(-1) ?? "", ...args], config).pipe(
+      Effect.mapError((error) => misuse(plain(error.error))),
+      Effect.flatMap((directive): Effect.Effect<void, Reportable, Environment> => {
+        if (directive._tag === "BuiltIn") return version
+        const [unexpected] = directive.leftover
+        return unexpected === undefined
+          ? command.handler(directive.value)
+          : misuse(`unexpected argument '${unexpected}'; text of more than one word needs quotes.`)
+      })
+    )
+  }
+  return { ...help, run }
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// Options. Values are checked here so that a mistake is told with the option's name.
+
+const checked = <A>(name: string, check: (text: string) => Either.Either<A, string>): Options.Options<A> =>
+  Options.text(name).pipe(
+    Options.withPseudoName(name.replaceAll("-", "_").toUpperCase()),
+    Options.mapEffect((text) =>
+      Either.mapLeft(check(text), (problem) => ValidationError.invalidValue(HelpDoc.p(`--${name} ${problem}`)))
+    )
+  )
+
+const maybe = <A>(option: Options.Options<A>): Options.Options<A | undefined> =>
+  Options.map(Options.optional(option), Option.getOrUndefined)
+
+const oneOf = <const A extends string>(name: string, values: ReadonlyArray<A>, description: string) =>
+  checked(name, (text) => {
+    const value = values.find((candidate) => candidate.toLowerCase() === text.toLowerCase())
+    return value === undefined
+      ? Either.left(`must be one of ${values.join(", ")}, not '${text}'.${didYouMean(text, values)}`)
+      : Either.right(value)
+  }).pipe(Options.withDescription(`${description} One of ${values.join(", ")}.`))
+
+const wholeNumber = (name: string, from: number, to: number, description: string): Options.Options<number> =>
+  checked(name, (text) => {
+    const value = Number(text)
+    return /^\d+$/.test(text) && value >= from && value <= to
+      ? Either.right(value)
+      : Either.left(`must be a whole number from ${from} to ${to}, not '${text}'.`)
+  }).pipe(Options.withDescription(description))
+
+const text = (name: string, description: string): Options.Options<string> =>
+  checked(name, (value) => (value === "" ? Either.left("must not be empty.") : Either.right(value))).pipe(
+    Options.withDescription(description)
+  )
+
+const json = Options.boolean("json").pipe(
+  Options.withDescription("Print JSON for programs instead of text for people.")
+)
+
+const url = Options.optional(
+  text("url", "Where the service answers; by default the host and port of the settings (http://127.0.0.1:7337).")
+)
+
+const tasksModule = () => import("./Cli/Tasks.js")
+const configModule = () => import("./Cli/Config.js")
+
+const id = Args.text({ name: "ID" }).pipe(Args.withDescription("The task's id, as 'submit' and 'tasks list' show it."))
+
+// -------------------------------------------------------------------------------------------------------------------
+
+const settingsFlags = {
+  host: maybe(text("host", "The address to listen on. Other than loopback needs API keys. Default 127.0.0.1.")),
+  port: maybe(wholeNumber("port", 0, 65_535, "The port to listen on, 0 for any free one. Default 7337.")),
+  database: maybe(text("database", "The SQLite file that keeps the tasks. Default dream-team.db.")),
+  platforms: maybe(
+    text("platforms", "The ids of the platforms to use, with commas between. Default: every one with a key.")
+  ).pipe(Options.map((list) => list?.split(",").map((id) => id.trim()))),
+  logLevel: maybe(
+    oneOf(
+      "log-level",
+      ["all", "trace", "debug", "info", "warning", "error", "fatal", "none"],
+      "The least severe log entries to write. Default info."
+    )
+  ),
+  config: maybe(text("config", "The JSON file with settings. Default: what DREAM_TEAM_CONFIG names."))
+}
+
+/** Every command, in the order in which help lists them. */
+export const commands: ReadonlyArray<Leaf> = [
+  leaf(
+    "serve",
+    "Run the service: HTTP API, queue and delegation, until stopped.",
+    "",
+    Command.make(
+      "serve",
+      { ...settingsFlags, json },
+      loaded(() => import("./Cli/Serve.js"))
+    )
+  ),
+  leaf(
+    "demo",
+    "Watch four simulated platforms work through a load of tasks. Needs no key.",
+    "",
+    Command.make(
+      "demo",
+      {
+        tasks: wholeNumber("tasks", 1, 100_000, "How many tasks to submit. Default 200.").pipe(
+          Options.withDefault(200)
+        ),
+        seed: wholeNumber("seed", 0, 2 ** 31 - 1, "The same seed makes the same load and answers. Default 1.").pipe(
+          Options.withDefault(1)
+        ),
+        json
+      },
+      loaded(() => import("./Cli/Demo.js"))
+    )
+  ),
+  leaf(
+    "simulate",
+    "Run four simulated platforms over real HTTP, until stopped, and print the settings that point a service at them.",
+    "",
+    Command.make(
+      "simulate",
+      {
+        port: wholeNumber("port", 0, 65_535, "The port to listen on, 0 for any free one. Default 7338.").pipe(
+          Options.withDefault(7338)
+        ),
+        seed: wholeNumber("seed", 0, 2 ** 31 - 1, "The same seed makes the same answers. Default 1.").pipe(
+          Options.withDefault(1)
+        ),
+        latencyScale: checked("latency-scale", (written) => {
+          const value = Number(written)
+          return written.trim() !== "" && value >= 0 && value <= 1_000
+            ? Either.right(value)
+            : Either.left(`must be a number from 0 to 1000, not '${written}'.`)
+        }).pipe(
+          Options.withDescription("Multiplies every latency; 0 answers at once. Default 1."),
+          Options.withDefault(1)
+        ),
+        json
+      },
+      loaded(() => import("./Cli/Simulate.js"))
+    )
+  ),
+  leaf(
+    "submit",
+    "Submit a task to the running service and print its id, or with --wait its answer.",
+    "[PROMPT]",
+    Command.make(
+      "submit",
+      {
+        prompt: Args.text({ name: "PROMPT" }).pipe(
+          Args.withDescription("What to do, in quotes; '-' or nothing reads it from standard input."),
+          Args.optional
+        ),
+        type: Options.optional(oneOf("type", TaskType.literals, "What kind of task. Default question-answering.")),
+        priority: Options.optional(oneOf("priority", Priority.literals, "Default MEDIUM.")),
+        platform: Options.optional(text("platform", "Only this platform.")),
+        model: Options.optional(text("model", "Only this model.")),
+        system: Options.optional(text("system", "Instructions that stand above the prompt.")),
+        maxOutputTokens: Options.optional(
+          wholeNumber("max-output-tokens", 1, 1_000_000, "Upper bound of the answer, tokens.")
+        ),
+        deadline: Options.optional(
+          text("deadline", "When the task is of no use any more: seconds from now, or an ISO 8601 instant.")
+        ),
+        idempotencyKey: Options.optional(
+          text("idempotency-key", "Makes a repeated submission answer the task of the first one.")
+        ),
+        wait: Options.boolean("wait").pipe(
+          Options.withDescription("Wait for the answer and print its text; exit code 1 where the task fails.")
+        ),
+        url,
+        json
+      },
+      loaded(() => import("./Cli/Submit.js"))
+    )
+  ),
+  leaf(
+    "tasks list",
+    "List tasks, newest first.",
+    "",
+    Command.make(
+      "list",
+      {
+        state: Options.optional(oneOf("state", TaskState.literals, "Only tasks in this state.")),
+        type: Options.optional(oneOf("type", TaskType.literals, "Only tasks of this type.")),
+        priority: Options.optional(oneOf("priority", Priority.literals, "Only tasks of this priority.")),
+        platform: Options.optional(text("platform", "Only tasks whose latest attempt was on this platform.")),
+        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
+        cursor: Options.optional(text("cursor", "Go on where the list before ended, as it said.")),
+        url,
+        json
+      },
+      loaded(() => tasksModule().then(({ list }) => ({ run: list })))
+    )
+  ),
+  leaf(
+    "tasks show",
+    "Show a task: its answer or error, each attempt, and why it went where it went.",
+    "ID",
+    Command.make(
+      "show",
+      { id, url, json },
+      loaded(() => tasksModule().then(({ show }) => ({ run: show })))
+    )
+  ),
+  leaf(
+    "tasks watch",
+    "Follow what happens to a task until it ends.",
+    "ID",
+    Command.make(
+      "watch",
+      { id, url, json },
+      loaded(() => tasksModule().then(({ watch }) => ({ run: watch })))
+    )
+  ),
+  leaf(
+    "tasks cancel",
+    "Cancel a task; a running attempt is interrupted.",
+    "ID",
+    Command.make(
+      "cancel",
+      { id, url, json },
+      loaded(() => tasksModule().then(({ cancel }) => ({ run: cancel })))
+    )
+  ),
+  leaf(
+    "tasks retry",
+    "Queue a failed or cancelled task again.",
+    "ID",
+    Command.make(
+      "retry",
+      { id, url, json },
+      loaded(() => tasksModule().then(({ retry }) => ({ run: retry })))
+    )
+  ),
+  leaf(
+    "platforms list",
+    "Show each platform: whether it can be used, and how it does. Also what 'platforms' alone does.",
+    "",
+    Command.make(
+      "list",
+      { url, json },
+      loaded(() => import("./Cli/Platforms.js").then(({ list }) => ({ run: list })))
+    )
+  ),
+  leaf(
+    "platforms check",
+    "Ask the platforms, or one of them, whether they answer now. Uses no tokens.",
+    "[PLATFORM]",
+    Command.make(
+      "check",
+      {
+        id: Args.text({ name: "PLATFORM" }).pipe(
+          Args.withDescription("The platform's id; without one, each is asked."),
+          Args.optional
+        ),
+        url,
+        json
+      },
+      loaded(() => import("./Cli/Platforms.js").then(({ check }) => ({ run: check })))
+    )
+  ),
+  leaf(
+    "resources",
+    "Show every limit, permit, breaker and queue as it stands now.",
+    "",
+    Command.make(
+      "resources",
+      { url, json },
+      loaded(() => import("./Cli/Resources.js"))
+    )
+  ),
+  leaf(
+    "doctor",
+    "Check settings, keys, platforms, database, port and Node version; tell what is missing.",
+    "",
+    Command.make(
+      "doctor",
+      { ...settingsFlags, json },
+      loaded(() => import("./Cli/Doctor.js"))
+    )
+  ),
+  leaf(
+    "config show",
+    "Show every setting with its source; secrets are redacted.",
+    "",
+    Command.make(
+      "show",
+      { ...settingsFlags, json },
+      loaded(() => configModule().then(({ show }) => ({ run: show })))
+    )
+  ),
+  leaf(
+    "config schema",
+    "Print the JSON Schema of the settings file.",
+    "",
+    Command.make(
+      "schema",
+      { json },
+      loaded(() => configModule().then(({ schema }) => ({ run: () => schema() })))
+    )
+  ),
+  leaf(
+    "config init",
+    "Write a settings file to start from, with its JSON Schema beside it.",
+    "[PATH]",
+    Command.make(
+      "init",
+      {
+        path: Args.text({ name: "PATH" }).pipe(
+          Args.withDescription("Where the file goes. Default dream-team.json."),
+          Args.withDefault("dream-team.json")
+        ),
+        force: Options.boolean("force").pipe(Options.withDescription("Replace what is there.")),
+        json
+      },
+      loaded(() => configModule().then(({ init }) => ({ run: init })))
+    )
+  )
+]
+
+/** What a group of commands does where none of them is named. */
+const defaults: Readonly<Record<string, string>> = { platforms: "list" }
+
+const about = `Dream Team ${manifest.version}. ${manifest.description}`
+
+/** Whether this is a command that runs until it is stopped, so that a signal is its normal end. */
+export const stopsBySignal = ([command]: ReadonlyArray<string>): boolean =>
+  command === "serve" || command === "simulate"
+
+/** What the program prints when called without a command. */
+export const rootHelp = groupHelp(program, about, [], commands, [["--version", "Show the version."]])
+
+const version = Console.log(manifest.version)
+
+const isPrefix = (path: ReadonlyArray<string>, of: ReadonlyArray<string>): boolean =>
+  path.every((word, index) => of[index] === word)
+
+const asksForHelp = (args: ReadonlyArray<string>): boolean => {
+  const end = args.indexOf("--")
+  return args.slice(0, end === -1 ? undefined : end).some((arg) => arg === "--help" || arg === "-h")
+}
+
+const groups = [...new Set(commands.flatMap(({ path }) => path.slice(0, -1)))]
+
+/** What the program prints about the group of commands with this name. */
+const helpOf = (group: string): string =>
+  groupHelp(program, `The commands of '${program} ${group}'.`, [group], commands, [])
+
+/** Everything the program answers by these arguments alone, so that it can be told without loading anything. */
+export const answers: Readonly<Record<string, string>> = Object.fromEntries([
+  ...["", "--help", "-h"].map((args) => [args, rootHelp]),
+  ...["--version", "-v"].map((args) => [args, manifest.version]),
+  ...groups.flatMap((group) => [
+    ...(defaults[group] === undefined ? [[group, helpOf(group)]] : []),
+    [`${group} --help`, helpOf(group)],
+    [`${group} -h`, helpOf(group)]
+  ]),
+  ...commands.flatMap((command) =>
+    ["--help", "-h"].map((flag) => [[...command.path, flag].join(" "), commandHelp(program, command)])
+  )
+])
+
+/** Runs the command that `args` (without node and script) ask for. */
+export const run = (args: ReadonlyArray<string>): Effect.Effect<void, Reportable, Environment> => {
+  const path: Array<string> = []
+  for (const arg of args) {
+    if (!commands.some((command) => isPrefix([...path, arg], command.path))) break
+    path.push(arg)
+  }
+  const alone = args[path.length]
+  const fallback = defaults[path.join(" ")]
+  if (fallback !== undefined && (alone === undefined || (alone.startsWith("-") && !asksForHelp(args)))) {
+    return run([...path, fallback, ...args.slice(path.length)])
+  }
+  const rest = args.slice(path.length)
+  const [next] = rest
+  const found = commands.find((command) => command.path.length === path.length && isPrefix(path, command.path))
+  if (found !== undefined) {
+    return asksForHelp(rest) ? Console.log(commandHelp(program, found)) : found.run(rest)
+  }
+  const name = [program, ...path].join(" ")
+  const see = `See '${name} --help' for what there is.`
+  if (next === undefined || next === "--help" || next === "-h") {
+    return Console.log(path.length === 0 ? rootHelp : helpOf(path.join(" ")))
+  }
+  if (path.length === 0 && (next === "--version" || next === "-v")) return version
+  if (next.startsWith("-")) {
+    const known = path.length === 0 ? ["--help", "--version"] : ["--help"]
+    return new Misuse({ message: `${name}: unknown option '${next}'.${didYouMean(next, known)}\n${see}` })
+  }
+  const words = commands
+    .filter((command) => isPrefix(path, command.path))
+    .flatMap((command) => command.path[path.length] ?? [])
+  return new Misuse({ message: `${name}: unknown command '${next}'.${didYouMean(next, words)}\n${see}` })
+}

@@ -1,0 +1,140 @@
+import type { Attempt, Priority, TaskSummary } from "../../Domain/Task.js"
+import type { Stats } from "../../Simulator.js"
+import { duration, table } from "../Output.js"
+
+export interface Waits {
+  readonly count: number
+  /** From submission to the first attempt, ms. */
+  readonly waitMsP50: number
+  readonly waitMsP99: number
+}
+
+export interface PlatformSummary {
+  /** Tasks it answered. */
+  readonly succeeded: number
+  readonly attempts: number
+  readonly failedAttempts: number
+  /** Input and output, as the platform counted them. */
+  readonly tokens: number
+  readonly durationMsP50: number
+  readonly durationMsP95: number
+}
+
+/** What `demo --json` prints. */
+export interface Summary {
+  readonly tasks: {
+    readonly submitted: number
+    readonly succeeded: number
+    readonly failed: number
+    /** Accepted, but not ended. */
+    readonly lost: number
+  }
+  readonly byPlatform: Readonly<Record<string, PlatformSummary>>
+  readonly byPriority: Readonly<Record<Priority, Waits>>
+  /** Attempts that failed and were followed by one on another platform. */
+  readonly failovers: number
+  /** Requests that a platform refused because a limit of its own forbade them. */
+  readonly limitViolations: number
+  /** From the first submission to the last answer, ms. */
+  readonly wallMs: number
+}
+
+/** The value below which `share` of the sorted values lie; 0 where there are none. */
+const percentile = (sorted: ReadonlyArray<number>, share: number): number =>
+  Math.round(sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0)
+
+const ascending = (values: ReadonlyArray<number>): ReadonlyArray<number> => [...values].sort((a, b) => a - b)
+
+const failoversOf = (attempts: ReadonlyArray<Attempt>): number =>
+  attempts.filter((attempt, index) => {
+    const next = attempts[index + 1]
+    return attempt.outcome === "failed" && next !== undefined && next.platform !== attempt.platform
+  }).length
+
+const waitsOf = (tasks: ReadonlyArray<TaskSummary>, priority: Priority): Waits => {
+  const own = tasks.filter((task) => task.priority === priority)
+  const waits = ascending(
+    own.flatMap(({ startedAt, createdAt }) => (startedAt === undefined ? [] : [startedAt - createdAt]))
+  )
+  return { count: own.length, waitMsP50: percentile(waits, 0.5), waitMsP99: percentile(waits, 0.99) }
+}
+
+export const summarize = (demo: {
+  readonly submitted: number
+  readonly tasks: ReadonlyArray<TaskSummary>
+  readonly attempts: ReadonlyArray<ReadonlyArray<Attempt>>
+  readonly platforms: ReadonlyArray<string>
+  readonly stats: Stats
+  readonly wallMs: number
+}): Summary => {
+  const succeeded = demo.tasks.filter(({ state }) => state === "succeeded").length
+  const failed = demo.tasks.filter(({ state }) => state === "failed" || state === "cancelled").length
+  const attempts = demo.attempts.flat()
+  return {
+    tasks: { submitted: demo.submitted, succeeded, failed, lost: demo.submitted - succeeded - failed },
+    byPlatform: Object.fromEntries(
+      demo.platforms.map((platform): [string, PlatformSummary] => {
+        const own = attempts.filter((attempt) => attempt.platform === platform)
+        const answered = own.filter(({ outcome }) => outcome === "succeeded")
+        const durations = ascending(answered.flatMap(({ durationMs }) => durationMs ?? []))
+        return [
+          platform,
+          {
+            succeeded: answered.length,
+            attempts: own.length,
+            failedAttempts: own.filter(({ outcome }) => outcome === "failed").length,
+            tokens: answered.reduce(
+              (sum, { usage }) => sum + (usage?.inputTokens ?? 0) + (usage?.outputTokens ?? 0),
+              0
+            ),
+            durationMsP50: percentile(durations, 0.5),
+            durationMsP95: percentile(durations, 0.95)
+          }
+        ]
+      })
+    ),
+    byPriority: {
+      HIGH: waitsOf(demo.tasks, "HIGH"),
+      MEDIUM: waitsOf(demo.tasks, "MEDIUM"),
+      LOW: waitsOf(demo.tasks, "LOW")
+    },
+    failovers: demo.attempts.reduce((sum, own) => sum + failoversOf(own), 0),
+    limitViolations: demo.stats.violations,
+    wallMs: demo.wallMs
+  }
+}
+
+const count = (value: number): string => value.toLocaleString("en-US")
+
+/** The summary for people. */
+export const inWords = (summary: Summary): string => {
+  const { tasks, byPlatform, byPriority, failovers, limitViolations, wallMs } = summary
+  return [
+    `${count(tasks.submitted)} tasks submitted, ${count(tasks.succeeded)} succeeded, ${count(tasks.failed)} failed, ${count(tasks.lost)} lost, in ${duration(wallMs)}.`,
+    "",
+    table(
+      ["platform", "done", "attempts", "failed", "tokens", "p50", "p95"],
+      Object.entries(byPlatform).map(([platform, own]) => [
+        platform,
+        count(own.succeeded),
+        count(own.attempts),
+        count(own.failedAttempts),
+        count(own.tokens),
+        duration(own.durationMsP50),
+        duration(own.durationMsP95)
+      ])
+    ),
+    "",
+    table(
+      ["priority", "tasks", "wait p50", "wait p99"],
+      Object.entries(byPriority).map(([priority, own]) => [
+        priority,
+        count(own.count),
+        duration(own.waitMsP50),
+        duration(own.waitMsP99)
+      ])
+    ),
+    "",
+    `${count(failovers)} failovers to another platform; ${count(limitViolations)} limit violations.`
+  ].join("\n")
+}

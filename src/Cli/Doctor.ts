@@ -1,0 +1,349 @@
+import { createServer } from "node:net"
+import { dirname, resolve } from "node:path"
+import * as FileSystem from "@effect/platform/FileSystem"
+import * as HttpClient from "@effect/platform/HttpClient"
+import Sqlite from "better-sqlite3"
+import { Clock, Console, Data, Duration, Effect, Layer, Predicate } from "effect"
+import type { AttemptFailure } from "../Domain/Failure.js"
+import * as Transport from "../Platforms/Transport.js"
+import { type PlatformClient, Platforms } from "../Platforms.js"
+import { keyVariables, platformVariable } from "../Settings/Environment.js"
+import { type Loaded, load, type SettingsFlags } from "../Settings/Load.js"
+import type { SettingsInvalid } from "../Settings/Problem.js"
+import { Settings } from "../Settings.js"
+import { explain, own } from "../Sql/Ownership.js"
+import { counted, duration, oneLine, printJson } from "./Output.js"
+
+/** Something that the service needs is broken; the report, already printed, says what. */
+export class DoctorFoundProblems extends Data.TaggedError("DoctorFoundProblems")<{ readonly message: string }> {}
+
+export interface Check {
+  /** What was looked at: `node`, `settings`, `database`, `port`, or a platform's id. */
+  readonly name: string
+  /** `note`: works, but is worth knowing. `absent`: not configured, and not needed. */
+  readonly status: "ok" | "note" | "absent" | "problem"
+  readonly found: string
+  /** What to do about it. */
+  readonly toDo?: string | undefined
+}
+
+const checkTimeout = Duration.seconds(10)
+const oldestNode = [20, 19] as const
+
+/** Judges a version such as `20.19.2`. */
+export const checkNode = (version: string): Check => {
+  const [major = 0, minor = 0] = version.split(".").map(Number)
+  const [oldestMajor, oldestMinor] = oldestNode
+  return major > oldestMajor || (major === oldestMajor && minor >= oldestMinor)
+    ? { name: "node", status: "ok", found: `Node.js ${version}` }
+    : {
+        name: "node",
+        status: "problem",
+        found: `Node.js ${version} is too old`,
+        toDo: `install Node.js ${oldestMajor}.${oldestMinor} or newer`
+      }
+}
+
+const codeOf = (error: unknown): string =>
+  Predicate.hasProperty(error, "code") && typeof error.code === "string" ? error.code : "unknown error"
+
+/** Whether a server could listen there: nothing, or the system's error code. */
+const tryToListen = (host: string, port: number): Effect.Effect<void, string> =>
+  Effect.async<void, string>((resume) => {
+    const server = createServer()
+    server.once("error", (error) => resume(Effect.fail(codeOf(error))))
+    server.listen({ host, port, exclusive: true }, () => {
+      server.close(() => resume(Effect.void))
+    })
+    return Effect.sync(() => server.close())
+  })
+
+/** Where a client reaches a server that listens on `host`. */
+const reachable = (host: string): string => {
+  if (host === "0.0.0.0") return "127.0.0.1"
+  if (host === "::" || host === "[::]") return "[::1]"
+  return host.includes(":") && !host.startsWith("[") ? `[${host}]` : host
+}
+
+const isRunning = (host: string, port: number): Effect.Effect<boolean, never, HttpClient.HttpClient> =>
+  HttpClient.get(`http://${reachable(host)}:${port}/health/live`).pipe(
+    Effect.flatMap((response) => (response.status === 200 ? response.json : Effect.succeed(undefined))),
+    Effect.map((body) => Predicate.hasProperty(body, "status") && body.status === "live"),
+    Effect.timeout("2 seconds"),
+    Effect.orElseSucceed(() => false),
+    Effect.scoped
+  )
+
+const checkPort = (
+  host: string,
+  port: number
+): Effect.Effect<{ readonly check: Check; readonly running: boolean }, never, HttpClient.HttpClient> =>
+  tryToListen(host.replace(/^\[(.*)\]$/, "$1"), port).pipe(
+    Effect.as<{ readonly check: Check; readonly running: boolean }>({
+      check: {
+        name: "port",
+        status: "ok",
+        found: port === 0 ? `${host}, any free port` : `${host}:${port} is free`
+      },
+      running: false
+    }),
+    Effect.catchAll((code) =>
+      Effect.gen(function* () {
+        const problem = (found: string, toDo: string): Check => ({ name: "port", status: "problem", found, toDo })
+        if (code === "EADDRINUSE") {
+          const running = yield* isRunning(host, port)
+          const check: Check = running
+            ? { name: "port", status: "ok", found: `a dream-team is already running on ${host}:${port}` }
+            : problem(
+                `${host}:${port} is used by another program`,
+                "stop it, or choose another port with DREAM_TEAM_PORT"
+              )
+          return { check, running }
+        }
+        const check =
+          code === "EACCES"
+            ? problem(
+                `port ${port} is not allowed to this user`,
+                "choose a port of 1024 or higher with DREAM_TEAM_PORT"
+              )
+            : problem(
+                `nothing can listen on ${host}:${port} (${code})`,
+                "set DREAM_TEAM_HOST to an address of this machine"
+              )
+        return { check, running: false }
+      })
+    )
+  )
+
+/** Opens the file as the service would, writes nothing, and lets it go. */
+const open = (file: string) =>
+  Effect.scoped(
+    Effect.zipRight(
+      own(file),
+      Effect.try({
+        try: () => {
+          const database = new Sqlite(file, { fileMustExist: true, timeout: 0 })
+          try {
+            database.exec("BEGIN IMMEDIATE; ROLLBACK")
+          } finally {
+            database.close()
+          }
+        },
+        catch: (cause) => explain(file, cause)
+      })
+    )
+  )
+
+const checkDatabase = Effect.fn("Doctor.checkDatabase")(function* (database: string, running: boolean) {
+  const fileSystem = yield* FileSystem.FileSystem
+  const ok = (found: string): Check => ({ name: "database", status: "ok", found })
+  if (database === ":memory:") {
+    const check: Check = {
+      name: "database",
+      status: "note",
+      found: "in memory: tasks are lost when the service ends",
+      toDo: "name a file with DREAM_TEAM_DATABASE to keep them"
+    }
+    return check
+  }
+  const file = resolve(database)
+  const exists = (path: string) => fileSystem.exists(path).pipe(Effect.orElseSucceed(() => false))
+  if (yield* exists(file)) {
+    return yield* open(file).pipe(
+      Effect.as(ok(`${file} can be opened`)),
+      Effect.catchAll(
+        (error): Effect.Effect<Check> =>
+          Effect.succeed(
+            running
+              ? ok(`${file} is in use by the dream-team that is running`)
+              : { name: "database", status: "problem", found: error.message }
+          )
+      )
+    )
+  }
+  const nearest = (folder: string): Effect.Effect<string> =>
+    Effect.flatMap(exists(folder), (there) =>
+      there || dirname(folder) === folder ? Effect.succeed(folder) : nearest(dirname(folder))
+    )
+  const folder = yield* nearest(dirname(file))
+  // Trying it is the only sure way to know: permissions alone do not tell of read-only or special file systems.
+  return yield* Effect.scoped(
+    fileSystem.makeTempDirectoryScoped({ directory: folder, prefix: ".dream-team-doctor-" })
+  ).pipe(
+    Effect.as(true),
+    Effect.orElseSucceed(() => false),
+    Effect.map(
+      (writable): Check =>
+        writable
+          ? ok(`${file} does not exist yet and will be created`)
+          : {
+              name: "database",
+              status: "problem",
+              found: `${file} cannot be created: ${folder} is not a folder that this user may write`,
+              toDo: "name another file with DREAM_TEAM_DATABASE, or change the folder's permissions"
+            }
+    )
+  )
+})
+
+/** What a failed check of a platform means for the person who configured it. */
+const failed = (name: string, about: string, keyVariable: string, failure: AttemptFailure): Check => {
+  const said = `${oneLine(failure.message, 200)}${failure.status === undefined ? "" : ` (HTTP ${failure.status})`}`
+  const problem = (found: string, toDo: string): Check => ({
+    name,
+    status: "problem",
+    found: `${about}; ${found}`,
+    toDo
+  })
+  switch (failure._tag) {
+    case "CredentialFailure":
+      return problem(`the key is refused: ${said}`, `check the key in ${keyVariable}`)
+    case "QuotaFailure":
+      return { name, status: "note", found: `${about}; it answers, but a limit is reached: ${said}` }
+    case "PlatformFailure":
+      return problem(
+        `it does not answer as it should: ${said}`,
+        `check the network and ${platformVariable(name, "BASE_URL")}, or try again later`
+      )
+    case "RequestFailure":
+    case "ModelFailure":
+      return problem(`the check was refused: ${said}`, `check ${platformVariable(name, "BASE_URL")}`)
+  }
+}
+
+const checkPlatform = Effect.fn("Doctor.checkPlatform")(function* (client: PlatformClient, keySource: string) {
+  const { baseUrl, model } = client.settings
+  const about = `${baseUrl}, model ${model}, key from ${keySource}`
+  const begin = yield* Clock.currentTimeNanos
+  const base = { name: client.id }
+  return yield* client.check.pipe(
+    Effect.flatMap(({ exhaustedUntil, models }) =>
+      Effect.gen(function* () {
+        const ms = Number((yield* Clock.currentTimeNanos) - begin) / 1_000_000
+        const now = yield* Clock.currentTimeMillis
+        const answers = `${about}; answers in ${duration(ms)}`
+        if (exhaustedUntil !== undefined && exhaustedUntil > now) {
+          const until = new Date(exhaustedUntil).toISOString()
+          const check: Check = { ...base, status: "note", found: `${answers}, but its quota is used up until ${until}` }
+          return check
+        }
+        if (models.length > 0 && !models.includes(model)) {
+          const check: Check = {
+            ...base,
+            status: "note",
+            found: `${answers}, but does not list the model ${model}`,
+            toDo: `set ${platformVariable(client.id, "MODEL")} to one it has, such as ${models
+              .slice(0, 5)
+              .map((name) => oneLine(name, 60))
+              .join(", ")}`
+          }
+          return check
+        }
+        const check: Check = { ...base, status: "ok", found: answers }
+        return check
+      })
+    ),
+    Effect.catchAll((failure) => Effect.succeed(failed(client.id, about, keySource, failure))),
+    Effect.timeoutTo({
+      duration: checkTimeout,
+      onSuccess: (check): Check => check,
+      onTimeout: (): Check => ({
+        ...base,
+        status: "problem",
+        found: `${about}; no answer within ${duration(Duration.toMillis(checkTimeout))}`,
+        toDo: `check the network and ${platformVariable(client.id, "BASE_URL")}`
+      })
+    })
+  )
+})
+
+/** The settings are valid; is a file that holds keys its owner's alone? */
+const checkSettings = Effect.fn("Doctor.checkSettings")(function* ({ entries, file }: Loaded) {
+  const base = { name: "settings", found: `valid (environment, ${file === undefined ? "" : `${file}, `}defaults)` }
+  const check: Check = { ...base, status: "ok" }
+  const holdsKeys = entries.some(({ key, source }) => source.kind === "file" && /(^|\.)apiKeys?$/.test(key))
+  if (file === undefined || !holdsKeys) return check
+  const fileSystem = yield* FileSystem.FileSystem
+  const mode = yield* fileSystem.stat(file).pipe(
+    Effect.map((info) => info.mode),
+    Effect.orElseSucceed(() => 0)
+  )
+  const open: Check = {
+    ...base,
+    status: "note",
+    found: `${base.found}, but other users may read the keys in ${file}`,
+    toDo: `chmod 600 ${file}`
+  }
+  return (mode & 0o077) === 0 ? check : open
+})
+
+/** Every check of a service with these settings. */
+export const examine = Effect.fn("Doctor.examine")(function* (loaded: Loaded) {
+  const { entries, settings } = loaded
+  const platforms = yield* Platforms
+  const { check: port, running } = yield* checkPort(settings.host, settings.port)
+  const database = yield* checkDatabase(settings.database, running)
+  const present = yield* Effect.forEach(
+    platforms.all,
+    (client) => {
+      const source = entries.find(({ key }) => key === `platforms.${client.id}.apiKey`)?.source.name
+      return checkPlatform(client, source ?? keyVariables(client.id).join(" or "))
+    },
+    { concurrency: "unbounded" }
+  )
+  const absent = settings.absent.map(({ id, reason }): Check => ({ name: id, status: "absent", found: reason }))
+  const none: Check = {
+    name: "platforms",
+    status: "problem",
+    found: "no platform is configured, so no task can be done",
+    toDo: "set one of the keys named above, or try `dream-team demo`, which needs none"
+  }
+  return [
+    yield* checkSettings(loaded),
+    database,
+    port,
+    ...present,
+    ...absent,
+    ...(platforms.all.length === 0 ? [none] : [])
+  ]
+})
+
+const invalid = ({ problems }: SettingsInvalid): ReadonlyArray<Check> =>
+  problems.map((problem) => ({
+    name: "settings",
+    status: "problem",
+    found: `${problem.key}${problem.value === undefined ? "" : `=${problem.value}`}: ${problem.problem}`,
+    toDo: `it takes ${problem.expected}`
+  }))
+
+/** The report as a person reads it: aligned, what to do under what is wrong. */
+export const render = (checks: ReadonlyArray<Check>): string => {
+  const width = Math.max(...checks.map(({ name }) => name.length))
+  return checks
+    .flatMap(({ found, name, status, toDo }) => [
+      `${status.padEnd(7)}  ${name.padEnd(width)}  ${found}`,
+      ...(toDo === undefined ? [] : [`${" ".repeat(7 + 2 + width + 2)}-> ${toDo}`])
+    ])
+    .join("\n")
+}
+
+export interface DoctorOptions extends SettingsFlags {
+  readonly json: boolean
+}
+
+/** Prints a report on everything the service needs. Fails with `DoctorFoundProblems` if something is broken. */
+export const run = Effect.fn("Doctor.run")(function* (options: DoctorOptions) {
+  const checks = yield* load(options).pipe(
+    Effect.flatMap((loaded) => {
+      const settings = Settings.layer(loaded.settings)
+      return examine(loaded).pipe(
+        Effect.provide(Platforms.layer.pipe(Layer.provideMerge(Transport.layer), Layer.provide(settings)))
+      )
+    }),
+    Effect.catchTag("SettingsInvalid", (error) => Effect.succeed(invalid(error))),
+    Effect.map((found) => [checkNode(process.versions.node), ...found])
+  )
+  const problems = checks.filter(({ status }) => status === "problem").length
+  yield* options.json ? printJson({ ok: problems === 0, checks }) : Console.log(render(checks))
+  if (problems > 0) return yield* new DoctorFoundProblems({ message: `${counted(problems, "problem")} found.` })
+})

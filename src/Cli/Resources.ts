@@ -1,0 +1,13 @@
+import { Clock, Console, Effect, type Option } from "effect"
+import { ResourcesView } from "../Domain/Lease.js"
+import { printAs, withService } from "./Connection.js"
+import { resourcesText } from "./Words.js"
+
+/** Prints every limit, permit, breaker and queue as it stands now. */
+export const run = ({ json, url }: { readonly url: Option.Option<string>; readonly json: boolean }) =>
+  withService(url, (client) =>
+    Effect.gen(function* () {
+      const view = yield* client.resources.show()
+      yield* json ? printAs(ResourcesView, view) : Console.log(resourcesText(view, yield* Clock.currentTimeMillis))
+    })
+  )

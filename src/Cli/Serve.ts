@@ -1,0 +1,89 @@
+import { Console, Context, Effect, type Exit, Fiber, Layer, Option, Scope } from "effect"
+import { Http } from "../Http.js"
+import * as Transport from "../Platforms/Transport.js"
+import { load } from "../Settings/Load.js"
+import { Settings, type SettingsFlags, type SettingsShape } from "../Settings.js"
+import { Team } from "../Team.js"
+import { Telemetry } from "../Telemetry.js"
+import { Misuse } from "./Exit.js"
+import { duration, printJson, table } from "./Output.js"
+
+export interface ServeOptions extends SettingsFlags {
+  readonly json: boolean
+}
+
+/** Requests, attempts and the database get this long beyond the attempts' grace at shutdown, ms. */
+const closingMs = 10_000
+
+const absentLines = ({ absent }: SettingsShape): ReadonlyArray<string> =>
+  absent.map(({ id, reason }) => `  ${id}: ${reason}`)
+
+const noPlatform = (settings: SettingsShape): Misuse =>
+  new Misuse({
+    message: [
+      "No platform is configured, so there is nobody to delegate to.",
+      ...absentLines(settings),
+      "Give at least one of them its key, then start again; 'dream-team doctor' tells what is missing.",
+      "To see the team at work without any key: 'dream-team demo'."
+    ].join("\n")
+  })
+
+const announce = (url: string, settings: SettingsShape, json: boolean): Effect.Effect<void> =>
+  json
+    ? printJson({
+        url,
+        database: settings.database,
+        platforms: settings.platforms.map(({ baseUrl, id, model }) => ({ id, model, baseUrl })),
+        absent: settings.absent
+      })
+    : Console.log(
+        [
+          `Dream Team answers at ${url} (API: ${url}/docs).`,
+          "",
+          table(
+            ["PLATFORM", "MODEL", "AT"],
+            settings.platforms.map(({ baseUrl, id, model }) => [id, model, baseUrl])
+          ),
+          ...(settings.absent.length === 0 ? [] : ["", "Left out:", ...absentLines(settings)]),
+          "",
+          `Tasks are kept in ${settings.database}. Stop with Ctrl-C.`
+        ].join("\n")
+      )
+
+/** What stands around the service and outlives it: settings, the HTTP client, log and spans. */
+const surroundings = (settings: SettingsShape) =>
+  Telemetry.layerConfig.pipe(
+    Layer.provideMerge(Transport.layer),
+    Layer.provideMerge(Telemetry.layer),
+    Layer.provideMerge(Settings.layer(settings))
+  )
+
+/** Closes in the background, so that whoever hangs there cannot hold the process for ever. */
+const closeWithin = (scope: Scope.CloseableScope, ms: number) => (exit: Exit.Exit<unknown, unknown>) =>
+  Effect.forkDaemon(Scope.close(scope, exit)).pipe(
+    Effect.flatMap((fiber) => Fiber.join(fiber).pipe(Effect.interruptible, Effect.timeoutOption(ms))),
+    Effect.flatMap((closed) =>
+      Option.isSome(closed) ? Effect.void : Console.error(`The service did not end within ${duration(ms)}.`)
+    )
+  )
+
+/** Runs the service until stopped. At the end running attempts get their grace, and the whole a bit more. */
+export const run = Effect.fn("Cli.serve")(function* ({ json, ...flags }: ServeOptions) {
+  const { settings } = yield* load(flags)
+  if (settings.platforms.length === 0) return yield* noPlatform(settings)
+  return yield* Effect.acquireUseRelease(
+    Scope.make(),
+    (scope) =>
+      Layer.buildWithScope(Layer.provide(Http.layer, Team.layer), scope).pipe(
+        Effect.map((context) => Context.get(context, Http).url),
+        Effect.tap((url) => announce(url, settings, json)),
+        Effect.tap((url) => Effect.logInfo("The service is ready").pipe(Effect.annotateLogs({ url }))),
+        Effect.zipRight(Effect.never)
+      ),
+    (scope, exit) =>
+      Effect.zipRight(
+        Effect.logInfo("The service stops"),
+        closeWithin(scope, settings.shutdownGraceMs + closingMs)(exit)
+      )
+  ).pipe(Effect.provide(surroundings(settings)))
+})

@@ -1,0 +1,105 @@
+import { Clock, Console, Effect, Option, Schema, Stream } from "effect"
+import { AttemptList, TaskList } from "../Coordinator/Api.js"
+import { TaskEvent } from "../Domain/Event.js"
+import { PlatformId } from "../Domain/Platform.js"
+import { type Priority, Task, type TaskState, type TaskType } from "../Domain/Task.js"
+import { printAs, taskId, withService } from "./Connection.js"
+import { CommandFailed, Misuse } from "./Exit.js"
+import { eventLine, taskTable, taskText } from "./Words.js"
+
+interface Common {
+  readonly url: Option.Option<string>
+  readonly json: boolean
+}
+
+export interface OneTask extends Common {
+  readonly id: string
+}
+
+export interface ListOptions extends Common {
+  readonly state: Option.Option<TaskState>
+  readonly type: Option.Option<TaskType>
+  readonly priority: Option.Option<Priority>
+  readonly platform: Option.Option<string>
+  readonly limit: number
+  readonly cursor: Option.Option<string>
+}
+
+export const platformId = (text: string): Effect.Effect<PlatformId, Misuse> =>
+  Effect.mapError(
+    Schema.decodeUnknown(PlatformId)(text),
+    () => new Misuse({ message: `'${text}' is not a platform's id; 'dream-team platforms' shows them.` })
+  )
+
+const TaskWithAttempts = Schema.Struct({ task: Task, attempts: AttemptList.fields.attempts })
+
+export const list = (options: ListOptions) =>
+  withService(options.url, (client) =>
+    Effect.gen(function* () {
+      const platform = yield* Effect.transposeOption(Option.map(options.platform, platformId))
+      const page = yield* client.tasks.list({
+        urlParams: {
+          state: Option.getOrUndefined(options.state),
+          type: Option.getOrUndefined(options.type),
+          priority: Option.getOrUndefined(options.priority),
+          platform: Option.getOrUndefined(platform),
+          limit: options.limit,
+          cursor: Option.getOrUndefined(options.cursor)
+        }
+      })
+      if (options.json) return yield* printAs(TaskList, page)
+      if (page.tasks.length === 0) return yield* Console.log("No tasks.")
+      yield* Console.log(taskTable(page.tasks, yield* Clock.currentTimeMillis))
+      if (page.next !== undefined) yield* Console.log(`\nMore: --cursor ${page.next}`)
+    })
+  )
+
+export const show = (options: OneTask) =>
+  withService(options.url, (client) =>
+    Effect.gen(function* () {
+      const path = { id: yield* taskId(options.id) }
+      const task = yield* client.tasks.get({ path })
+      const { attempts } = yield* client.tasks.attempts({ path })
+      yield* options.json
+        ? printAs(TaskWithAttempts, { task, attempts })
+        : Console.log(taskText(task, attempts, yield* Clock.currentTimeMillis))
+    })
+  )
+
+/** Prints a task's events as they happen, until it ends; with `json`, one object a line. Fails where the task does. */
+export const watch = (options: OneTask) =>
+  withService(options.url, (client) =>
+    Effect.gen(function* () {
+      const id = yield* taskId(options.id)
+      const encode = Schema.encode(Schema.parseJson(TaskEvent))
+      const last = yield* client.events(id).pipe(
+        Stream.tap((event) =>
+          options.json
+            ? Effect.flatMap(Effect.orDie(encode(event)), (line) => Console.log(line))
+            : Console.log(eventLine(event))
+        ),
+        Stream.runLast
+      )
+      if (Option.isSome(last) && last.value.type !== "task.succeeded") {
+        return yield* new CommandFailed({
+          message: `The task did not succeed. 'dream-team tasks show ${id}' says why.`
+        })
+      }
+    })
+  )
+
+export const cancel = (options: OneTask) =>
+  withService(options.url, (client) =>
+    Effect.gen(function* () {
+      const task = yield* client.tasks.cancel({ path: { id: yield* taskId(options.id) } })
+      yield* options.json ? printAs(Task, task) : Console.log(`${task.id} is ${task.state}.`)
+    })
+  )
+
+export const retry = (options: OneTask) =>
+  withService(options.url, (client) =>
+    Effect.gen(function* () {
+      const task = yield* client.tasks.retry({ path: { id: yield* taskId(options.id) } })
+      yield* options.json ? printAs(Task, task) : Console.log(`${task.id} is ${task.state} again.`)
+    })
+  )

@@ -1,0 +1,236 @@
+import * as HttpApi from "@effect/platform/HttpApi"
+import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
+import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
+import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
+import * as OpenApi from "@effect/platform/OpenApi"
+import { Schema } from "effect"
+import { Authorization } from "../Domain/Access.js"
+import { ErrorBody } from "../Domain/ApiError.js"
+import { PlatformId } from "../Domain/Platform.js"
+import { Attempt, Priority, Task, TaskId, TaskState, TaskSubmission, TaskSummary, TaskType } from "../Domain/Task.js"
+
+const parameters = { parseOptions: { onExcessProperty: "error", errors: "all" } } as const
+
+/** A submission as it comes in: a field that is not known is a mistake. */
+export const SubmissionBody = TaskSubmission.annotations({
+  identifier: "TaskSubmission",
+  parseOptions: { onExcessProperty: "error" }
+})
+
+const TaskPath = Schema.Struct({
+  id: Schema.propertySignature(TaskId).annotations({ description: "The task's id, as its submission answered it." })
+})
+
+const IdempotencyKey = Schema.String.pipe(
+  Schema.pattern(/^[\x21-\x7e]{1,255}$/, { message: () => "expected 1 to 255 visible ASCII characters" })
+)
+
+const SubmitHeaders = Schema.Struct({
+  "idempotency-key": Schema.optional(IdempotencyKey).annotations({
+    description:
+      "Makes the submission safe to repeat: the same key with the same body answers the task of the first time."
+  })
+})
+
+const PageSize = Schema.NumberFromString.pipe(Schema.int(), Schema.between(1, 200)).annotations({
+  jsonSchema: { type: "integer", minimum: 1, maximum: 200, default: 50 }
+})
+
+const ListParams = Schema.Struct({
+  state: Schema.optional(TaskState).annotations({ description: "Only tasks in this state." }),
+  type: Schema.optional(TaskType).annotations({ description: "Only tasks of this type." }),
+  priority: Schema.optional(Priority).annotations({ description: "Only tasks of this priority." }),
+  platform: Schema.optional(PlatformId).annotations({ description: "Only tasks whose latest attempt was here." }),
+  limit: Schema.optional(PageSize).annotations({ description: "Tasks in one page. Default 50." }),
+  cursor: Schema.optional(Schema.String.pipe(Schema.minLength(1), Schema.maxLength(500))).annotations({
+    description: "`next` of the page before."
+  })
+}).annotations(parameters)
+
+export const TaskList = Schema.Struct({
+  tasks: Schema.Array(TaskSummary).annotations({ description: "Newest first." }),
+  next: Schema.optional(Schema.String.annotations({ description: "Cursor of the next page; absent on the last one." }))
+}).annotations({ identifier: "TaskList" })
+export type TaskList = typeof TaskList.Type
+
+export const AttemptList = Schema.Struct({
+  attempts: Schema.Array(Attempt).annotations({ description: "Oldest first." })
+}).annotations({ identifier: "AttemptList" })
+export type AttemptList = typeof AttemptList.Type
+
+const EventNumber = Schema.NumberFromString.pipe(Schema.int(), Schema.nonNegative()).annotations({
+  jsonSchema: { type: "integer", minimum: 0 }
+})
+
+const EventHeaders = Schema.Struct({
+  "last-event-id": Schema.optional(EventNumber).annotations({
+    description: "Go on after this event. Wins over `after`."
+  })
+})
+
+const EventParams = Schema.Struct({
+  after: Schema.optional(EventNumber).annotations({
+    description: "Go on after this event; 0 or absent = from the first."
+  })
+}).annotations(parameters)
+
+const EventStream = Schema.String.pipe(
+  HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })
+).annotations({
+  description:
+    "Server-sent events: `id` (an integer that grows), `event` (the type) and `data` (a TaskEvent as JSON) each. " +
+    "Comments keep the connection alive; the stream ends with the task."
+})
+
+/** What the generated description cannot know of a response. */
+const describeResponses =
+  (
+    known: Readonly<
+      Record<string, { readonly description: string; readonly headers?: Readonly<Record<string, string>> }>
+    >
+  ) =>
+  (operation: Record<string, unknown>): Record<string, unknown> => {
+    const responses = Object.entries(Object(operation.responses)).map(([status, response]) => {
+      const { description, headers = {} } = known[status] ?? {}
+      return [
+        status,
+        {
+          ...Object(response),
+          ...(description === undefined ? {} : { description }),
+          ...(Object.keys(headers).length === 0
+            ? {}
+            : {
+                headers: Object.fromEntries(
+                  Object.entries(headers).map(([name, text]) => [
+                    name,
+                    { description: text, schema: { type: "string" } }
+                  ])
+                )
+              })
+        }
+      ]
+    })
+    return { ...operation, responses: Object.fromEntries(responses) }
+  }
+
+const taskWith = (status: number) => Task.annotations(HttpApiSchema.annotations({ status, identifier: "Task" }))
+
+const submit = HttpApiEndpoint.post("submit", "/v1/tasks")
+  .setHeaders(SubmitHeaders)
+  .setPayload(SubmissionBody)
+  .addSuccess(taskWith(202))
+  .addSuccess(taskWith(200))
+  .addError(ErrorBody.TaskRefused)
+  .addError(ErrorBody.PayloadTooLarge)
+  .addError(ErrorBody.UnsupportedMediaType)
+  .addError(ErrorBody.Conflict)
+  .annotateContext(
+    OpenApi.annotations({
+      summary: "Submit a task",
+      description:
+        "Stores a task and answers at once; the work goes on by itself, over restarts too. " +
+        "Follow it with GET on the `Location`, or by its events.",
+      transform: describeResponses({
+        202: {
+          description: "Accepted: the task is stored and will be carried out.",
+          headers: { Location: "Path of the task." }
+        },
+        200: {
+          description: "Seen before: the task that this Idempotency-Key made the first time.",
+          headers: { Location: "Path of the task.", "Idempotent-Replayed": "`true`: nothing was stored this time." }
+        }
+      })
+    })
+  )
+
+const list = HttpApiEndpoint.get("list", "/v1/tasks")
+  .setUrlParams(ListParams)
+  .addSuccess(TaskList)
+  .annotateContext(
+    OpenApi.annotations({ summary: "List tasks", description: "Newest first, a page at a time, without their texts." })
+  )
+
+const get = HttpApiEndpoint.get("get", "/v1/tasks/:id")
+  .setPath(TaskPath)
+  .addSuccess(Task)
+  .addError(ErrorBody.NotFound)
+  .annotateContext(
+    OpenApi.annotations({ summary: "Show a task", description: "Whole, with its result or error where it has one." })
+  )
+
+const cancel = HttpApiEndpoint.del("cancel", "/v1/tasks/:id")
+  .setPath(TaskPath)
+  .addSuccess(Task)
+  .addError(ErrorBody.NotFound)
+  .addError(ErrorBody.Conflict)
+  .annotateContext(
+    OpenApi.annotations({
+      summary: "Cancel a task",
+      description:
+        "Interrupts the running attempt. Cancelling a cancelled task changes nothing; one that succeeded or failed is a conflict."
+    })
+  )
+
+const retry = HttpApiEndpoint.post("retry", "/v1/tasks/:id/retry")
+  .setPath(TaskPath)
+  .addSuccess(taskWith(202))
+  .addError(ErrorBody.NotFound)
+  .addError(ErrorBody.Conflict)
+  .annotateContext(
+    OpenApi.annotations({
+      summary: "Retry a task",
+      description:
+        "Queues a failed or cancelled task again, with a fresh attempt budget and, where its deadline has passed, a fresh deadline.",
+      transform: describeResponses({ 202: { description: "Queued again." } })
+    })
+  )
+
+const attempts = HttpApiEndpoint.get("attempts", "/v1/tasks/:id/attempts")
+  .setPath(TaskPath)
+  .addSuccess(AttemptList)
+  .addError(ErrorBody.NotFound)
+  .annotateContext(
+    OpenApi.annotations({
+      summary: "List a task's attempts",
+      description: "Each call made to a platform for it: why that platform, how long, how it ended."
+    })
+  )
+
+const events = HttpApiEndpoint.get("events", "/v1/tasks/:id/events")
+  .setPath(TaskPath)
+  .setHeaders(EventHeaders)
+  .setUrlParams(EventParams)
+  .addSuccess(EventStream)
+  .addSuccess(
+    HttpApiSchema.NoContent.annotations({
+      description: "The task has ended and nothing came after `Last-Event-ID`: do not connect again."
+    })
+  )
+  .addError(ErrorBody.NotFound)
+  .annotateContext(
+    OpenApi.annotations({
+      summary: "Follow a task's events",
+      description:
+        "Stored events first, then live ones, as server-sent events. After a broken connection send the last `id` seen " +
+        "as `Last-Event-ID`, as browsers do by themselves."
+    })
+  )
+
+/** Tasks over HTTP. */
+export class TasksGroup extends HttpApiGroup.make("tasks")
+  .add(submit)
+  .add(list)
+  .add(get)
+  .add(cancel)
+  .add(retry)
+  .add(attempts)
+  .add(events)
+  .addError(ErrorBody.InvalidRequest)
+  .addError(ErrorBody.ServiceUnavailable)
+  .middleware(Authorization)
+  .annotateContext(
+    OpenApi.annotations({ title: "Tasks", description: "Durable tasks: accepted once stored, carried to one result." })
+  ) {}
+
+/** The part of the API that this concern implements; the whole API has the same identifier. */
+export const TasksApi = HttpApi.make("dream-team").add(TasksGroup)

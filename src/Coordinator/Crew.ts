@@ -1,0 +1,158 @@
+import { Clock, Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope } from "effect"
+import type { ServiceUnavailable } from "../Domain/ApiError.js"
+import type { TaskId } from "../Domain/Task.js"
+import type { ClaimedTask } from "../TaskStore.js"
+import { type LiveState, type LiveTaskOptions, runTask } from "./LiveTask.js"
+
+/** Live tasks of all classes together. */
+const maxLive = 10_000
+/** The wall clock is looked at this often, ms, for it can be set and its timers cannot. */
+const maxSleepMs = 60_000
+
+export interface CrewOptions extends Omit<LiveTaskOptions, "stopping"> {
+  /** Tasks kept live per class. */
+  readonly livePerClass: number
+  /** How long running attempts may go on once the scope closes, ms. */
+  readonly graceMs: number
+}
+
+/** The tasks that are alive in this process: claimed from the store, class by class, each a fiber of its own. */
+export interface Crew {
+  readonly stopping: () => boolean
+  /** Tasks of these classes may be there to be claimed. */
+  readonly queued: (classIds: Iterable<number>) => Effect.Effect<void>
+  /** Something of the store is due at this instant, epoch ms. */
+  readonly due: (at: number) => Effect.Effect<void>
+  /** Ends the fiber of a task that is no longer to be worked on; answers when its socket is closed. */
+  readonly drop: (id: TaskId) => Effect.Effect<void>
+}
+
+interface Member {
+  readonly task: ClaimedTask
+  readonly classId: number
+  readonly fiber: Fiber.RuntimeFiber<unknown, unknown>
+  readonly state: LiveState
+}
+
+/**
+ * Keeps up to `livePerClass` tasks of each class alive, oldest first, so that a class whose platforms are blocked never
+ * idles the others. It sleeps until it is told of work, a task leaves, or the store has something due.
+ * When the scope closes nothing new is started, running attempts get their grace, and what is left is given back.
+ */
+export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnavailable, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { store } = options
+    const fibers = yield* FiberSet.make<unknown, unknown>()
+    const signal = yield* Queue.sliding<void>(1)
+    const members = new Map<TaskId, Member>()
+    const liveOf = new Map<number, number>()
+    let live = 0
+    let stopping = false
+    /** Classes that may have something to claim. */
+    const open = new Set<number>()
+    let dueAt = Number.POSITIVE_INFINITY
+
+    const wakeUp = Queue.offer(signal, undefined).pipe(Effect.asVoid)
+
+    const queued = (classIds: Iterable<number>) =>
+      Effect.suspend(() => {
+        for (const classId of classIds) open.add(classId)
+        return wakeUp
+      })
+
+    const due = (at: number) =>
+      Effect.suspend(() => {
+        if (at >= dueAt) return Effect.void
+        dueAt = at
+        return wakeUp
+      })
+
+    const enlist = (classId: number) => (task: ClaimedTask) =>
+      Effect.gen(function* () {
+        const state: LiveState = { attempting: false }
+        const life = Effect.flatMap(runTask({ ...options, stopping: () => stopping }, task, state), (left) => {
+          switch (left._tag) {
+            case "Gone":
+              return Effect.void
+            case "Queued":
+              return Effect.zipRight(due(task.deadline), queued([classId]))
+            case "Parked":
+              return due(left.until)
+          }
+        })
+        live += 1
+        liveOf.set(classId, (liveOf.get(classId) ?? 0) + 1)
+        // Claims are made where nothing interrupts; the task itself must be open to it.
+        const fiber = yield* FiberSet.run(fibers, Effect.interruptible(life))
+        const member: Member = { task, classId, fiber, state }
+        members.set(task.id, member)
+        fiber.addObserver(() => {
+          live -= 1
+          const rest = (liveOf.get(classId) ?? 1) - 1
+          if (rest === 0) liveOf.delete(classId)
+          else liveOf.set(classId, rest)
+          if (members.get(task.id) === member) members.delete(task.id)
+          signal.unsafeOffer(undefined)
+        })
+      })
+
+    const claim = (classId: number) =>
+      Effect.uninterruptible(
+        Effect.gen(function* () {
+          const room = Math.min(options.livePerClass - (liveOf.get(classId) ?? 0), maxLive - live)
+          if (room <= 0) return
+          open.delete(classId)
+          const tasks = yield* Effect.tapError(store.claim(classId, room), () => Effect.sync(() => open.add(classId)))
+          if (tasks.length === room) open.add(classId)
+          yield* Effect.forEach(tasks, enlist(classId), { discard: true })
+        })
+      )
+
+    const round = Effect.gen(function* () {
+      if ((yield* Clock.currentTimeMillis) >= dueAt) {
+        yield* store.expire
+        for (const classId of yield* store.wakeDue) open.add(classId)
+        dueAt = Number.POSITIVE_INFINITY
+        yield* Option.match(yield* store.nextInstant, { onNone: () => Effect.void, onSome: due })
+      }
+      yield* Effect.forEach([...open], claim, { discard: true })
+    })
+
+    const rest = Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      Queue.take(signal).pipe(Effect.timeoutOption(Duration.millis(Math.min(maxSleepMs, Math.max(0, dueAt - now)))))
+    )
+
+    yield* store.recover
+    for (const { id } of yield* store.classes) open.add(id)
+    yield* Option.match(yield* store.nextInstant, { onNone: () => Effect.void, onSome: due })
+
+    const filler = yield* round.pipe(
+      Effect.catchAllCause((cause) =>
+        Effect.zipRight(Effect.logError("Tasks could not be taken from the store", cause), Effect.sleep("1 second"))
+      ),
+      Effect.zipRight(rest),
+      Effect.forever,
+      Effect.interruptible,
+      Effect.forkScoped
+    )
+
+    const stop = Effect.gen(function* () {
+      stopping = true
+      yield* Fiber.interrupt(filler)
+      const idle = [...members.values()].filter((member) => !member.state.attempting)
+      yield* Fiber.interruptAll(idle.map((member) => member.fiber))
+      yield* Effect.timeoutOption(Effect.interruptible(FiberSet.awaitEmpty(fibers)), Duration.millis(options.graceMs))
+    })
+    yield* Effect.addFinalizer(() => stop)
+
+    return {
+      stopping: () => stopping,
+      queued,
+      due,
+      drop: (id) =>
+        Effect.suspend(() => {
+          const member = members.get(id)
+          return member === undefined ? Effect.void : Effect.asVoid(Fiber.interrupt(member.fiber))
+        })
+    }
+  })

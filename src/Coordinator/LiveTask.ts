@@ -1,0 +1,220 @@
+import { Cause, Clock, Effect, Exit, Option, Schedule } from "effect"
+import type { AttemptEnded, Delegated, Delegation, DelegationError, Journal } from "../Delegation.js"
+import type { ServiceUnavailable } from "../Domain/ApiError.js"
+import { type LeaseUnavailable, viewOf } from "../Domain/Failure.js"
+import type { TaskError } from "../Domain/Task.js"
+import type { AttemptEnd, ClaimedTask, OwnershipLost, TaskEnd, TaskStore } from "../TaskStore.js"
+
+/** A task nobody can say a time for is looked at again after this long, ms. */
+const lookAgainMs = 30_000
+/** A task is never parked for less than this, ms. */
+const minParkMs = 1_000
+/** Characters kept of the reason a task waits for. */
+const maxWhy = 500
+
+/** What a live task's owner and the task share. */
+export interface LiveState {
+  /** Whether an attempt is out. */
+  attempting: boolean
+}
+
+export interface LiveTaskOptions {
+  readonly store: TaskStore["Type"]
+  readonly delegation: Delegation["Type"]
+  /** How long a task waits for a lease before it is parked, ms. */
+  readonly parkAfterMs: number
+  /** True from the moment at which nothing new may be started. */
+  readonly stopping: () => boolean
+}
+
+/** How a live task was left. */
+export type Left =
+  /** It ended, or somebody else has it. */
+  | { readonly _tag: "Gone" }
+  /** Back in its queue, to be claimed by whoever comes. */
+  | { readonly _tag: "Queued" }
+  /** Back in the store until this instant, epoch ms. */
+  | { readonly _tag: "Parked"; readonly until: number }
+
+type JournalError = OwnershipLost | ServiceUnavailable
+
+type Next =
+  | { readonly _tag: "Finish"; readonly end: TaskEnd }
+  | { readonly _tag: "Park"; readonly until: number; readonly why: string }
+
+const endOf = ({ durationMs, model, number, platform, result, timeToFirstTokenMs }: AttemptEnded): AttemptEnd => ({
+  number,
+  platform,
+  model,
+  durationMs,
+  timeToFirstTokenMs,
+  outcome: result._tag === "Failed" ? { _tag: "Failed", failure: viewOf(result.failure) } : result
+})
+
+const failed = (error: TaskError): Next => ({ _tag: "Finish", end: { _tag: "Failed", error } })
+
+/** Waits until somebody can take the task, if that is before its deadline. */
+const afterNoLease = (error: LeaseUnavailable, deadline: number, now: number): Next => {
+  const leftMs = deadline - now
+  const tooLate = error.earliestAt === undefined ? leftMs <= minParkMs : error.earliestAt >= deadline
+  if (tooLate || leftMs <= 0) {
+    return failed({
+      type: "deadline",
+      message: `No platform can start the task before its deadline: ${error.message}`,
+      details: { reasons: error.reasons }
+    })
+  }
+  // Without a known time the task is tried at least once more before its deadline.
+  const until = error.earliestAt ?? now + Math.min(lookAgainMs, leftMs / 2)
+  return {
+    _tag: "Park",
+    until: Math.min(deadline, Math.ceil(Math.max(until, now + minParkMs))),
+    why: error.message.slice(0, maxWhy)
+  }
+}
+
+const afterError = (error: DelegationError, deadline: number, now: number): Next => {
+  switch (error._tag) {
+    case "LeaseUnavailable":
+      return afterNoLease(error, deadline, now)
+    case "DeadlineExceeded":
+      return failed({ type: "deadline", message: error.message, details: { failure: error.last } })
+    case "AttemptsExhausted":
+      return failed({ type: "attempts-exhausted", message: error.message, details: { failure: error.last } })
+    case "CallRefused":
+      return failed({ type: "refused", message: error.message, details: { failure: error.failure } })
+    case "NoCapablePlatform":
+      return failed({ type: "no-capable-platform", message: error.message, details: { reasons: error.reasons } })
+  }
+}
+
+const succeeded = (delegated: Delegated, attempt: Option.Option<AttemptEnd>): Next => {
+  const { completion, costUsd, platform } = delegated
+  return {
+    _tag: "Finish",
+    end: {
+      _tag: "Succeeded",
+      attempt,
+      result: {
+        text: completion.text,
+        toolCalls: completion.toolCalls.length === 0 ? undefined : completion.toolCalls,
+        platform,
+        model: completion.model,
+        usage: completion.usage,
+        costUsd
+      }
+    }
+  }
+}
+
+/** Until the database answers again, at growing distances of up to 10 s. */
+const untilStored = Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced("10 seconds")))
+
+/**
+ * Carries one claimed task as far as it goes now: to its end, or back into the store. Each step is on disk before the
+ * next; interrupting it cuts a running attempt and gives the task back. It never fails: a defect fails the task alone.
+ */
+export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: LiveState): Effect.Effect<Left> => {
+  const { delegation, store } = options
+  /** The successful attempt, kept to be written together with the task's end. */
+  let last = Option.none<AttemptEnd>()
+
+  const startNothingMore = Effect.suspend(() => (options.stopping() ? Effect.interrupt : Effect.void))
+
+  const journal: Journal<JournalError> = {
+    attemptStarted: (attempt) =>
+      Effect.gen(function* () {
+        yield* startNothingMore
+        yield* store.attemptStarted(task, attempt)
+        state.attempting = true
+      }),
+    attemptEnded: (attempt) =>
+      Effect.gen(function* () {
+        const end = endOf(attempt)
+        if (end.outcome._tag === "Succeeded") {
+          last = Option.some(end)
+          return
+        }
+        yield* store.attemptEnded(task, end)
+        state.attempting = false
+        yield* startNothingMore
+      })
+  }
+
+  const work: Effect.Effect<Next, JournalError> = Effect.gen(function* () {
+    const request = yield* task.request
+    return yield* delegation
+      .delegate({
+        ...request,
+        type: task.type,
+        priority: task.priority,
+        tenant: task.tenant,
+        deadline: task.deadline,
+        attemptsMade: task.attempts,
+        attemptsSpent: task.attemptsSpent,
+        maxWaitMs: options.parkAfterMs,
+        journal
+      })
+      .pipe(
+        Effect.map((delegated) => succeeded(delegated, last)),
+        Effect.catchAll((error) =>
+          error._tag === "OwnershipLost" || error._tag === "ServiceUnavailable"
+            ? Effect.fail(error)
+            : Effect.map(Clock.currentTimeMillis, (now) => afterError(error, task.deadline, now))
+        )
+      )
+  })
+
+  const afterCause = (cause: Cause.Cause<JournalError>): Effect.Effect<Option.Option<Next>> => {
+    const failure = Cause.failureOption(cause)
+    // A journal that could not be written is no fault of the task's: it goes on where the journal ends.
+    if (Option.isSome(failure) || Cause.isInterrupted(cause)) return Effect.succeedNone
+    return Effect.as(
+      Effect.logError("A task failed by a defect of the service", cause),
+      Option.some(
+        failed({
+          type: "internal",
+          message: "The service failed at this task by a mistake of its own; its log says how"
+        })
+      )
+    )
+  }
+
+  return Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const stored = (write: Effect.Effect<void, JournalError>, left: Left): Effect.Effect<Left> =>
+        Effect.as(write, left).pipe(
+          Effect.catchTag("ServiceUnavailable", () =>
+            restore(
+              Effect.as(
+                Effect.retry(Effect.uninterruptible(write), {
+                  schedule: untilStored,
+                  while: (error) => error._tag === "ServiceUnavailable"
+                }),
+                left
+              )
+            )
+          ),
+          Effect.catchTags({
+            OwnershipLost: () => Effect.succeed<Left>({ _tag: "Gone" }),
+            // The schedule never ends.
+            ServiceUnavailable: Effect.die
+          })
+        )
+
+      const exit = yield* Effect.exit(restore(work))
+      state.attempting = false
+      const next = Exit.isSuccess(exit) ? Option.some(exit.value) : yield* afterCause(exit.cause)
+      if (Option.isNone(next)) return yield* stored(store.release(task), { _tag: "Queued" })
+      if (next.value._tag === "Finish") return yield* stored(store.finish(task, next.value.end), { _tag: "Gone" })
+      const { until, why } = next.value
+      return yield* stored(store.park(task, until, why), { _tag: "Parked", until })
+    })
+  ).pipe(
+    Effect.annotateLogs({ task: task.id }),
+    Effect.withSpan("Coordinator.task", {
+      root: true,
+      attributes: { "task.id": task.id, "task.type": task.type, "task.priority": task.priority }
+    })
+  )
+}

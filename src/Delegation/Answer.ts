@@ -1,0 +1,67 @@
+import { Effect, Option, Ref, Stream } from "effect"
+import type { Call, Completion, Delta, LimitReading, ToolCall } from "../Domain/Call.js"
+import { type AttemptFailure, PlatformFailure } from "../Domain/Failure.js"
+import { monotonicMs } from "../Domain/Time.js"
+import type { PlatformClient } from "../Platforms.js"
+
+/** Streams one answer and gathers it whole. `firstTokenAt` is set (monotonic ms) when its first piece is there. */
+export const gatherAnswer = (
+  client: PlatformClient,
+  model: string,
+  call: Call,
+  onStart: (limits: ReadonlyArray<LimitReading>) => Effect.Effect<void>,
+  firstTokenAt: Ref.Ref<Option.Option<number>>
+): Effect.Effect<Completion, AttemptFailure> =>
+  Effect.suspend(() => {
+    let text = ""
+    const toolCalls: Array<ToolCall> = []
+    let finish: Extract<Delta, { _tag: "Finish" }> | undefined
+    let hasToken = false
+
+    // By chunks: an answer may come in thousands of pieces, and an effect for each would cost more than the answer.
+    const take = (deltas: Iterable<Delta>): Effect.Effect<void> => {
+      let onHeaders: Effect.Effect<void> = Effect.void
+      const hadToken = hasToken
+      for (const delta of deltas) {
+        switch (delta._tag) {
+          case "Start":
+            onHeaders = onStart(delta.limits)
+            break
+          case "Text":
+            text += delta.text
+            hasToken = true
+            break
+          case "ToolCall":
+            toolCalls.push(delta.toolCall)
+            hasToken = true
+            break
+          case "Finish":
+            finish = delta
+        }
+      }
+      return hasToken && !hadToken
+        ? Effect.zipRight(
+            onHeaders,
+            Effect.flatMap(monotonicMs, (now) => Ref.set(firstTokenAt, Option.some(now)))
+          )
+        : onHeaders
+    }
+
+    const answer = (): Effect.Effect<Completion, AttemptFailure> =>
+      finish === undefined
+        ? new PlatformFailure({
+            platform: client.id,
+            model,
+            reason: "malformed",
+            message: "the stream ended before the answer was complete"
+          })
+        : Effect.succeed({
+            text,
+            toolCalls,
+            finishReason: finish.finishReason,
+            model: finish.model,
+            usage: finish.usage
+          })
+
+    return client.stream(model, call).pipe(Stream.runForEachChunk(take), Effect.zipRight(Effect.suspend(answer)))
+  })

@@ -1,0 +1,254 @@
+import { createServer, type Server, STATUS_CODES } from "node:http"
+import type { Socket } from "node:net"
+import type { Duplex } from "node:stream"
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
+import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import * as HttpApp from "@effect/platform/HttpApp"
+import type * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
+import type * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import type { ServeError } from "@effect/platform/HttpServerError"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
+import { Api } from "./Api.js"
+import * as TasksHttp from "./Coordinator/Http.js"
+import type { Coordinator } from "./Coordinator.js"
+import { type ApiError, InvalidRequest } from "./Domain/ApiError.js"
+import * as Authorization from "./Http/Authorization.js"
+import * as Docs from "./Http/Docs.js"
+import * as Doors from "./Http/Doors.js"
+import * as Errors from "./Http/Errors.js"
+import * as Health from "./Http/Health.js"
+import { Shutdown } from "./Http/Shutdown.js"
+import * as PlatformsHttp from "./PlatformDetector/Http.js"
+import type { PlatformDetector } from "./PlatformDetector.js"
+import * as ResourcesHttp from "./ResourceManager/Http.js"
+import type { ResourceManager } from "./ResourceManager.js"
+import { Settings } from "./Settings.js"
+
+/** Without API keys anybody who reaches the address could use the team, so no address but loopback is opened. */
+export class UnprotectedAddress extends Schema.TaggedError<UnprotectedAddress>()("UnprotectedAddress", {
+  message: Schema.String,
+  host: Schema.String
+}) {}
+
+/** The address could not be opened. `code` is the system's own, such as `EADDRINUSE`. */
+export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotListen", {
+  message: Schema.String,
+  host: Schema.String,
+  port: Schema.Int,
+  code: Schema.optional(Schema.String)
+}) {}
+
+/** Requests in flight get this long at shutdown; most need milliseconds. `shutdownGraceMs` bounds it too. */
+const maxDrain = Duration.seconds(5)
+
+/** What the endpoints work with. */
+export type Concerns = Settings | Coordinator | PlatformDetector | ResourceManager
+
+const endpoints = Layer.mergeAll(TasksHttp.layer, PlatformsHttp.layer, ResourcesHttp.layer, Health.layer).pipe(
+  Layer.provide(Authorization.layer)
+)
+
+const doors = HttpApiBuilder.middleware(
+  Effect.map(
+    Effect.all([Doors.make, Doors.finish]),
+    ([enter, finish]) =>
+      (app: HttpApp.Default) =>
+        finish(Errors.answerErrors(enter(app)))
+  )
+)
+
+const api = HttpApiBuilder.api(Api).pipe(Layer.provide(endpoints))
+
+const routed = Layer.mergeAll(Docs.layer.pipe(Layer.provideMerge(api)), doors).pipe(
+  Layer.provideMerge(
+    Layer.mergeAll(HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer, HttpServer.layerContext)
+  )
+)
+
+const refuseUnprotected = Effect.flatMap(Settings, ({ host, apiKeys }) =>
+  apiKeys.length > 0 || Doors.isLoopback(host)
+    ? Effect.void
+    : new UnprotectedAddress({
+        host,
+        message:
+          `Without API keys the service listens on this machine only, not on ${host}. ` +
+          "Set DREAM_TEAM_API_KEYS to let others in, or DREAM_TEAM_HOST to 127.0.0.1 to stay alone."
+      })
+)
+
+const whyNotListening: Readonly<Record<string, string>> = {
+  EADDRINUSE:
+    "Something else listens there already, perhaps another Dream Team. Stop it, or choose another port with DREAM_TEAM_PORT (0 = any free one).",
+  EACCES: "The system does not allow it. Choose a port above 1023 with DREAM_TEAM_PORT.",
+  EADDRNOTAVAIL: "This machine has no such address. Choose one it has with DREAM_TEAM_HOST.",
+  ENOTFOUND: "The name is not known. Choose an address of this machine with DREAM_TEAM_HOST."
+}
+
+const cannotListen =
+  (host: string, port: number) =>
+  ({ cause }: ServeError): CannotListen => {
+    const code =
+      typeof cause === "object" && cause !== null && "code" in cause && typeof cause.code === "string"
+        ? cause.code
+        : undefined
+    const why = code === undefined ? undefined : whyNotListening[code]
+    return new CannotListen({
+      host,
+      port,
+      code,
+      message: `Cannot listen on ${host}:${port}. ${why ?? String(cause)}`
+    })
+  }
+
+const rawResponse = (error: ApiError, status: number): string => {
+  const body = JSON.stringify(Errors.toParts(error).body)
+  return [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ""}`,
+    "content-type: application/json",
+    `content-length: ${Buffer.byteLength(body)}`,
+    "connection: close",
+    "",
+    body
+  ].join("\r\n")
+}
+
+const unparsable: Readonly<Record<string, { readonly status: number; readonly message: string }>> = {
+  HPE_HEADER_OVERFLOW: { status: 431, message: "The request's headers are too large" },
+  ERR_HTTP_REQUEST_TIMEOUT: { status: 408, message: "The request did not arrive in time" }
+}
+
+/** Requests that Node's parser refuses never reach the application; they get the same shape of error. */
+const answerUnparsable = (error: Error & { readonly code?: string }, socket: Duplex): void => {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy()
+    return
+  }
+  const { status, message } = unparsable[error.code ?? ""] ?? { status: 400, message: "This is not an HTTP request" }
+  socket.end(rawResponse(new InvalidRequest({ message, problems: [] }), status))
+}
+
+/**
+ * Closes a server in an orderly way: every response goes out whole and its connection ends with it; connections that ask
+ * nothing end when the last response is out. Node alone would wait for them, for as long as their clients like.
+ */
+const orderlyClose = (server: Server): Effect.Effect<void> => {
+  const sockets = new Set<Socket>()
+  let inFlight = 0
+  let closing = false
+  const endIfQuiet = (): void => {
+    if (closing && inFlight === 0) for (const socket of sockets) socket.destroy()
+  }
+  server.on("connection", (socket) => {
+    sockets.add(socket)
+    socket.once("close", () => sockets.delete(socket))
+  })
+  server.on("request", (request, response) => {
+    inFlight++
+    // Its headers may be out already, so they cannot say that the connection ends.
+    response.once("finish", () => {
+      if (closing) request.socket.destroySoon()
+    })
+    response.once("close", () => {
+      inFlight--
+      endIfQuiet()
+    })
+  })
+  return Effect.async((resume) => {
+    closing = true
+    server.close(() => resume(Effect.void))
+    endIfQuiet()
+  })
+}
+
+/** Where clients on this machine reach an address, every-address ones included. */
+const urlHostOf = (address: string): string => {
+  if (address === "0.0.0.0") return "127.0.0.1"
+  if (address === "::") return "[::1]"
+  return address.includes(":") ? `[${address}]` : address
+}
+
+const serve = Effect.gen(function* () {
+  const { host, port, shutdownGraceMs } = yield* Settings
+  const address = host.replace(/^\[(.*)\]$/, "$1")
+  const shutdown = yield* Shutdown
+  yield* refuseUnprotected
+
+  const app = yield* HttpApiBuilder.httpApp
+
+  // A missing Host header is refused by our own doors, in our own words.
+  const node = createServer({ requireHostHeader: false })
+  node.on("clientError", answerUnparsable)
+  // Node would refuse an unknown `Expect` without a word; it may as well be passed over.
+  node.on("checkExpectation", (request, response) => node.emit("request", request, response))
+  const close = orderlyClose(node)
+
+  const server = yield* Effect.mapError(
+    NodeHttpServer.make(() => node, { host: address, port }),
+    cannotListen(host, port)
+  )
+  yield* server
+    .serve(app)
+    .pipe(HttpMiddleware.withTracerDisabledWhenEffect((request) => request.url.startsWith("/health/")))
+
+  // Finalizers run last first: requests end here, while the handlers and all below them are still there.
+  yield* Effect.addFinalizer(() =>
+    shutdown.begin.pipe(
+      Effect.zipRight(close),
+      Effect.interruptible,
+      Effect.timeoutTo({
+        duration: Duration.min(maxDrain, Duration.millis(shutdownGraceMs)),
+        onSuccess: () => undefined,
+        onTimeout: () => node.closeAllConnections()
+      })
+    )
+  )
+
+  const bound = node.address()
+  const boundPort = typeof bound === "object" && bound !== null ? bound.port : port
+  return { host, port: boundPort, url: `http://${urlHostOf(address)}:${boundPort}` }
+})
+
+const handler = Effect.gen(function* () {
+  const runtime = yield* Effect.runtime<HttpRouter.HttpRouter.DefaultServices>()
+  const app = yield* HttpApiBuilder.httpApp
+  return HttpApp.toWebHandlerRuntime(runtime)(app)
+})
+
+/** The HTTP server: the API, its description, and the doors in front of it. */
+export class Http extends Context.Tag("dream-team/Http")<
+  Http,
+  {
+    /** As configured. */
+    readonly host: string
+    /** The port really bound, also where 0 was configured. */
+    readonly port: number
+    /** Where clients on this machine reach it, without a trailing slash. */
+    readonly url: string
+  }
+>() {
+  /**
+   * Listens on the settings' host and port. At the end it takes no new work (503), ends event streams, lets requests in
+   * flight finish (at most 5 s, or `shutdownGraceMs` if less), and only then lets go of what it works with.
+   */
+  static readonly layer: Layer.Layer<Http, UnprotectedAddress | CannotListen, Concerns> = Layer.scoped(
+    Http,
+    serve
+  ).pipe(Layer.provide(routed), Layer.provide(Shutdown.layer))
+
+  /** The same API without a socket: what `fetch` would answer. Runs on the clock and services of whoever makes it. */
+  static readonly webHandler: Effect.Effect<(request: Request) => Promise<Response>, never, Concerns | Scope.Scope> =
+    Effect.flatMap(Layer.build(Layer.provide(routed, Shutdown.layer)), (context) => Effect.provide(handler, context))
+
+  /** An `HttpClient` that reaches the API in memory, whatever host its URLs name; for tests under a test clock. */
+  static readonly layerClientMemory: Layer.Layer<HttpClient.HttpClient, never, Concerns> = Layer.unwrapScoped(
+    Effect.map(Http.webHandler, (handle) =>
+      Layer.provide(
+        FetchHttpClient.layer,
+        Layer.succeed(FetchHttpClient.Fetch, (input, init) => handle(new Request(input, init)))
+      )
+    )
+  )
+}

@@ -1,0 +1,134 @@
+import { IncomingMessage } from "node:http"
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import { Effect, Stream } from "effect"
+import { InvalidRequest, PayloadTooLarge } from "../Domain/ApiError.js"
+
+/**
+ * A client that is still sending sees our answer only if we go on reading: closing at once makes the system reset the
+ * connection. Beyond this many bytes it is cut off all the same.
+ */
+const maxDiscardedBytes = 64 * 1024 * 1024
+
+/** Deeper JSON than this overflows the stack of whoever walks it recursively. */
+const maxDepth = 100
+
+export const tooLarge = (maxBytes: number): PayloadTooLarge =>
+  new PayloadTooLarge({ message: `The body is larger than ${maxBytes} bytes`, maxBytes })
+
+const unreadable = (message: string): InvalidRequest => new InvalidRequest({ message, problems: [] })
+
+const readIncoming = (source: IncomingMessage, maxBytes: number) =>
+  Effect.async<Uint8Array, PayloadTooLarge | InvalidRequest>((resume) => {
+    const chunks: Array<Buffer> = []
+    let size = 0
+    const onData = (chunk: Buffer): void => {
+      size += chunk.length
+      if (size <= maxBytes) {
+        chunks.push(chunk)
+        return
+      }
+      chunks.length = 0
+      resume(tooLarge(maxBytes))
+      if (size > maxBytes + maxDiscardedBytes) source.destroy()
+    }
+    const onEnd = (): void => resume(Effect.succeed(Buffer.concat(chunks)))
+    const onClose = (): void => resume(unreadable("The connection closed before the body was complete"))
+    // An error is followed by `close`; without a listener it would end the process.
+    const onError = (): void => {}
+    source.on("data", onData).on("end", onEnd).on("close", onClose).on("error", onError)
+    return Effect.sync(() => {
+      source.off("data", onData).off("end", onEnd).off("close", onClose)
+      chunks.length = 0
+    })
+  })
+
+const readWeb = (source: Request, maxBytes: number): Effect.Effect<Uint8Array, PayloadTooLarge | InvalidRequest> =>
+  Effect.suspend(() => {
+    const body = source.body
+    if (body === null) return Effect.succeed(new Uint8Array())
+    const chunks: Array<Uint8Array> = []
+    let size = 0
+    return Stream.fromReadableStream(
+      () => body,
+      () => unreadable("The body could not be read")
+    ).pipe(
+      Stream.runForEach((chunk) => {
+        size += chunk.length
+        chunks.push(chunk)
+        return size > maxBytes ? tooLarge(maxBytes) : Effect.void
+      }),
+      Effect.map(() => Buffer.concat(chunks))
+    )
+  })
+
+const readBody = (source: unknown, maxBytes: number): Effect.Effect<Uint8Array, PayloadTooLarge | InvalidRequest> => {
+  if (source instanceof IncomingMessage) return readIncoming(source, maxBytes)
+  return source instanceof Request
+    ? readWeb(source, maxBytes)
+    : Effect.dieMessage("The request came from neither Node's HTTP server nor a web handler")
+}
+
+const isTooDeep = (json: string): boolean => {
+  let depth = 0
+  let inString = false
+  for (let index = 0; index < json.length; index++) {
+    const character = json[index]
+    if (inString) {
+      if (character === "\\") index++
+      else if (character === '"') inString = false
+    } else if (character === '"') inString = true
+    else if (character === "{" || character === "[") {
+      depth++
+      if (depth > maxDepth) return true
+    } else if (character === "}" || character === "]") depth--
+  }
+  return false
+}
+
+const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> =>
+  Effect.gen(function* () {
+    const text = yield* Effect.try({
+      try: () => new TextDecoder("utf-8", { fatal: true }).decode(bytes),
+      catch: () => unreadable("The body is not UTF-8 text")
+    })
+    if (text.trim() === "") return yield* unreadable("The body is empty; JSON was expected")
+    if (isTooDeep(text)) return yield* unreadable(`The body's JSON is nested more than ${maxDepth} levels deep`)
+    return yield* Effect.try({
+      try: (): unknown => JSON.parse(text),
+      catch: (error) => unreadable(`The body is not JSON: ${error instanceof Error ? error.message : "malformed"}`)
+    })
+  })
+
+/** What the request says of its body before any of it is read. */
+export const declaredLength = (request: HttpServerRequest.HttpServerRequest): number | undefined => {
+  const length = request.headers["content-length"]
+  return length === undefined ? undefined : Number(length)
+}
+
+export const hasBody = (request: HttpServerRequest.HttpServerRequest): boolean =>
+  request.source instanceof Request
+    ? request.source.body !== null
+    : (declaredLength(request) ?? 0) > 0 || request.headers["transfer-encoding"] !== undefined
+
+/** Lets a body that nobody will read run out, within bounds. */
+export const discardBody = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<void> =>
+  Effect.sync(() => {
+    const { source } = request
+    if (!(source instanceof IncomingMessage)) return
+    let size = 0
+    source
+      .on("error", () => {})
+      .on("data", (chunk: Buffer) => {
+        size += chunk.length
+        if (size > maxDiscardedBytes) source.destroy()
+      })
+  })
+
+/** The same request, whose `json` counts the bytes it reads and says in our own errors what is wrong with them. */
+export const withCheckedJson = (
+  request: HttpServerRequest.HttpServerRequest,
+  maxBytes: number
+): HttpServerRequest.HttpServerRequest =>
+  Object.create(request, {
+    json: { value: Effect.flatMap(readBody(request.source, maxBytes), parseJson) }
+  })

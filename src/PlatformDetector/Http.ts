@@ -1,0 +1,31 @@
+import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import { Effect } from "effect"
+import { NotFound } from "../Domain/ApiError.js"
+import type { PlatformView } from "../Domain/Lease.js"
+import type { PlatformId } from "../Domain/Platform.js"
+import { PlatformDetector } from "../PlatformDetector.js"
+import { PlatformsApi } from "./Api.js"
+
+/** The endpoints of the platforms. */
+export const layer = HttpApiBuilder.group(PlatformsApi, "platforms", (handlers) =>
+  Effect.gen(function* () {
+    const detector = yield* PlatformDetector
+
+    const viewOf = (id: PlatformId): Effect.Effect<PlatformView, NotFound> =>
+      Effect.flatMap(detector.view, (views) => {
+        const view = views.find((candidate) => candidate.id === id)
+        return view === undefined
+          ? new NotFound({
+              message: `There is no platform ${id}, only ${views.map((known) => known.id).join(", ") || "none at all"}`
+            })
+          : Effect.succeed(view)
+      })
+
+    return handlers
+      .handle("list", () => Effect.map(detector.view, (platforms) => ({ platforms })))
+      .handle("get", ({ path }) => viewOf(path.id))
+      .handle("check", ({ path }) =>
+        viewOf(path.id).pipe(Effect.zipRight(detector.check(path.id)), Effect.zipRight(viewOf(path.id)))
+      )
+  })
+)

@@ -1,0 +1,25 @@
+import type { Effect, Stream } from "effect"
+import type { Call, Completion, Delta } from "../Domain/Call.js"
+import type { AttemptFailure } from "../Domain/Failure.js"
+import type { PlatformId } from "../Domain/Platform.js"
+import type { PlatformSettings } from "../Settings.js"
+
+/** What a health check found. */
+export interface CheckResult {
+  /** What the platform said of its quotas, where its check asks for them (Synthetic). */
+  readonly exhaustedUntil?: number | undefined
+  readonly models: ReadonlyArray<string>
+}
+
+/** One platform, spoken to in its own wire format. Nothing in here retries. */
+export interface PlatformClient {
+  readonly id: PlatformId
+  readonly settings: PlatformSettings
+  /** One whole answer. Interrupting closes the socket. */
+  readonly complete: (model: string, call: Call) => Effect.Effect<Completion, AttemptFailure>
+  /** The same, piece by piece: `Start`, then text and tool calls, then `Finish`. Interrupting closes the socket. */
+  readonly stream: (model: string, call: Call) => Stream.Stream<Delta, AttemptFailure>
+  readonly listModels: Effect.Effect<ReadonlyArray<string>, AttemptFailure>
+  /** A cheap true check that costs no tokens: list the models, or Synthetic's quotas. */
+  readonly check: Effect.Effect<CheckResult, AttemptFailure>
+}

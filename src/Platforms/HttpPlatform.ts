@@ -1,0 +1,437 @@
+import { Headers, HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "@effect/platform"
+import { Chunk, Clock, Effect, Either, Option, Predicate, Redacted, type Scope, Stream } from "effect"
+import type { Call, Completion, Delta } from "../Domain/Call.js"
+import { type AttemptFailure, PlatformFailure, RequestFailure } from "../Domain/Failure.js"
+import type { WireFormat } from "../Domain/Platform.js"
+import type { PlatformSettings } from "../Settings.js"
+import { classify } from "./Classification.js"
+import type { CheckResult, PlatformClient } from "./Client.js"
+import { exhaustedUntil } from "./Quotas.js"
+import { scrub } from "./Secrets.js"
+import { makeSseParser } from "./Sse.js"
+import { gemini } from "./Wire/Gemini.js"
+import { openAiChat } from "./Wire/OpenAiChat.js"
+import { openAiResponses } from "./Wire/OpenAiResponses.js"
+import { readLimits } from "./Wire/RateLimitHeaders.js"
+import { isErrorValue, parseJson, type StreamDecoder, type Wire, type WireProblem } from "./Wire.js"
+
+/** Largest body of an answer, bytes. */
+const maxBodyBytes = 32 * 1024 * 1024
+/** Longest line, and longest event, of a streamed answer, characters. */
+const maxEventLength = 8 * 1024 * 1024
+/** As much of an error's body as is read, bytes. */
+const maxErrorBytes = 64 * 1024
+/** How long an error's body is waited for once its status is known, ms. */
+const errorBodyMs = 5_000
+/** How long the end of a body is waited for once the answer is whole, so that its connection can be used again, ms. */
+const drainMs = 1_000
+
+const wires: Readonly<Record<WireFormat, Wire>> = {
+  "openai-responses": openAiResponses,
+  "openai-chat": openAiChat,
+  gemini
+}
+
+const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+
+/** The error code of a socket or of the HTTP client, such as ECONNREFUSED; nothing else of an error is safe to show. */
+const codeOf = (error: unknown): string | undefined => {
+  for (let cause = error, depth = 0; depth < 5 && Predicate.isObject(cause); depth++) {
+    if ("code" in cause && typeof cause.code === "string" && /^[A-Z][A-Z0-9_]{2,40}$/.test(cause.code)) {
+      return cause.code
+    }
+    cause = "cause" in cause ? cause.cause : undefined
+  }
+  return undefined
+}
+
+/**
+ * A client for one platform over HTTP. Timeouts run on the Clock (the time to connect is the transport's own);
+ * nothing retries, follows redirects or hands our trace ids on.
+ */
+export const makeHttpPlatform = (
+  settings: PlatformSettings,
+  httpClient: HttpClient.HttpClient,
+  checkTimeoutMs: number
+): PlatformClient => {
+  const wire = wires[settings.wire]
+  const { attemptMs, betweenTokensMs, firstTokenMs } = settings.timeouts
+  const { apiKey, id: platform } = settings
+  // A client span of its own would carry the request's headers, and with them Gemini's key.
+  const client = httpClient.pipe(
+    HttpClient.withTracerPropagation(false),
+    HttpClient.withTracerDisabledWhen(() => true),
+    HttpClient.withScope
+  )
+
+  const failure = (
+    model: string | undefined,
+    reason: PlatformFailure["reason"],
+    message: string,
+    status?: number,
+    code?: string
+  ) => new PlatformFailure({ platform, model, reason, message: scrub(message, apiKey), status, code })
+
+  const networkFailure = (model: string | undefined) => (error: HttpClientError.HttpClientError) => {
+    const code = codeOf(error.cause)
+    const suffix = code === undefined ? "" : ` (${code})`
+    const status = error._tag === "ResponseError" ? error.response.status : undefined
+    if (code === "UND_ERR_CONNECT_TIMEOUT" || code === "ETIMEDOUT") {
+      return failure(model, "timeout", `no connection within the time allowed${suffix}`, status, code)
+    }
+    const message =
+      error._tag === "ResponseError"
+        ? `the connection broke off during the reply${suffix}`
+        : error.reason === "InvalidUrl"
+          ? "the platform's base URL is not a valid URL"
+          : `no connection could be made, or it broke off${suffix}`
+    return failure(model, "network", message, status, code)
+  }
+
+  const tooLarge = (model: string | undefined) =>
+    failure(model, "malformed", `the reply is larger than ${maxBodyBytes / 1024 / 1024} MiB`, 200)
+
+  const refused = (
+    model: string | undefined,
+    response: HttpClientResponse.HttpClientResponse,
+    body: string
+  ): Effect.Effect<AttemptFailure> =>
+    Effect.map(Clock.currentTimeMillis, (nowMs) =>
+      classify({
+        platform,
+        model,
+        wire: settings.wire,
+        baseUrl: settings.baseUrl,
+        apiKey,
+        status: response.status,
+        headers: response.headers,
+        body,
+        nowMs
+      })
+    )
+
+  const problem = (
+    model: string | undefined,
+    response: HttpClientResponse.HttpClientResponse,
+    found: WireProblem
+  ): Effect.Effect<AttemptFailure> => {
+    switch (found._tag) {
+      case "ProviderError":
+        return refused(model, response, found.body)
+      case "Malformed":
+        return Effect.succeed(failure(model, "malformed", found.message, response.status))
+      case "Policy":
+        return Effect.succeed(
+          new RequestFailure({
+            platform,
+            model,
+            reason: "policy",
+            status: response.status,
+            code: scrub(found.code, apiKey, 100),
+            message: scrub(found.message, apiKey)
+          })
+        )
+    }
+  }
+
+  /** At most `maxBytes` of a body as text, and whether there was more. */
+  const readText = (response: HttpClientResponse.HttpClientResponse, maxBytes: number) =>
+    Effect.suspend(() => {
+      const decoder = new TextDecoder()
+      const state = { text: "", bytes: 0 }
+      return Stream.runFoldWhile(
+        response.stream,
+        state,
+        () => state.bytes <= maxBytes,
+        (_, bytes: Uint8Array) => {
+          state.bytes += bytes.length
+          state.text += decoder.decode(bytes, { stream: true })
+          return state
+        }
+      ).pipe(Effect.map(() => ({ text: state.text + decoder.decode(), isCut: state.bytes > maxBytes })))
+    })
+
+  /** The body of an error: whatever of it comes in time. The status alone is enough to classify it. */
+  const readError = (response: HttpClientResponse.HttpClientResponse) =>
+    readText(response, maxErrorBytes).pipe(
+      Effect.map(({ text }) => text),
+      Effect.timeoutTo({ duration: errorBodyMs, onSuccess: (text) => text, onTimeout: () => "" }),
+      Effect.orElseSucceed(() => "")
+    )
+
+  const send = (
+    model: string | undefined,
+    request: HttpClientRequest.HttpClientRequest
+  ): Effect.Effect<HttpClientResponse.HttpClientResponse, AttemptFailure, Scope.Scope> =>
+    client.execute(request).pipe(
+      Effect.mapError(networkFailure(model)),
+      Effect.flatMap((response) =>
+        response.status >= 200 && response.status < 300
+          ? Effect.succeed(response)
+          : Effect.flatMap(readError(response), (body) => Effect.flip(refused(model, response, body)))
+      )
+    )
+
+  const authorized = (request: HttpClientRequest.HttpClientRequest) =>
+    HttpClientRequest.setHeaders(request, wire.authorization(Redacted.value(apiKey)))
+
+  const post = (
+    path: string,
+    model: string,
+    call: Call,
+    stream: boolean
+  ): Effect.Effect<HttpClientRequest.HttpClientRequest, RequestFailure> =>
+    Either.match(wire.encode({ model, call, stream, baseUrl: settings.baseUrl }), {
+      onLeft: (message) => Effect.fail(new RequestFailure({ platform, model, reason: "invalid", message })),
+      onRight: (body) =>
+        Effect.succeed(
+          authorized(
+            HttpClientRequest.post(`${settings.baseUrl}${path}`, {
+              headers: { accept: stream ? "text/event-stream" : "application/json" }
+            }).pipe(HttpClientRequest.bodyText(body, "application/json"))
+          )
+        )
+    })
+
+  const overall = (model: string | undefined, ms: number, what: string) =>
+    Effect.timeoutFail({
+      duration: ms,
+      onTimeout: () => failure(model, "timeout", `${what} took longer than ${ms} ms`)
+    })
+
+  const attributes = (operation: string, model: string) => ({
+    "gen_ai.operation.name": operation,
+    "gen_ai.provider.name": platform,
+    "gen_ai.request.model": model
+  })
+
+  const annotateFinish = (finish: Pick<Completion, "finishReason" | "model" | "usage">) =>
+    Effect.annotateCurrentSpan({
+      "gen_ai.response.model": finish.model,
+      "gen_ai.response.finish_reasons": [finish.finishReason],
+      "gen_ai.usage.input_tokens": finish.usage.inputTokens,
+      "gen_ai.usage.output_tokens": finish.usage.outputTokens
+    })
+
+  const get = <A>(url: string, decode: (body: string) => Either.Either<A, WireProblem>) =>
+    send(undefined, authorized(HttpClientRequest.get(url, { headers: { accept: "application/json" } }))).pipe(
+      Effect.flatMap((response) =>
+        readText(response, maxBodyBytes).pipe(
+          Effect.mapError(networkFailure(undefined)),
+          Effect.filterOrFail(
+            ({ isCut }) => !isCut,
+            () => tooLarge(undefined)
+          ),
+          Effect.flatMap(({ text }) => {
+            const value = parseJson(text, "the reply")
+            const decoded =
+              Either.isRight(value) && isErrorValue(value.right)
+                ? Either.left<WireProblem>({ _tag: "ProviderError", body: text })
+                : decode(text)
+            return Either.match(decoded, {
+              onLeft: (found) => Effect.flip(problem(undefined, response, found)),
+              onRight: (result) => Effect.succeed(result)
+            })
+          })
+        )
+      ),
+      Effect.scoped,
+      overall(undefined, checkTimeoutMs, "the check")
+    )
+
+  const complete = (model: string, call: Call): Effect.Effect<Completion, AttemptFailure> =>
+    post(wire.completePath(model), model, call, false).pipe(
+      Effect.flatMap((request) => send(model, request)),
+      Effect.flatMap((response) =>
+        readText(response, maxBodyBytes).pipe(
+          Effect.mapError(networkFailure(model)),
+          Effect.filterOrFail(
+            ({ isCut }) => !isCut,
+            () => tooLarge(model)
+          ),
+          Effect.flatMap(({ text }) =>
+            Either.match(wire.decodeCompletion(text, model), {
+              onLeft: (found) => Effect.flip(problem(model, response, found)),
+              onRight: (completion) => Effect.succeed(completion)
+            })
+          )
+        )
+      ),
+      Effect.scoped,
+      overall(model, attemptMs, "the attempt"),
+      Effect.tap(annotateFinish),
+      Effect.withSpan("Platforms.complete", { attributes: attributes("chat", model) })
+    )
+
+  /** A reply to a streaming request that is no stream: an error object, or something else altogether. */
+  const notAStream = (model: string, response: HttpClientResponse.HttpClientResponse, type: string) =>
+    Effect.flatMap(readError(response), (body) => {
+      const value = parseJson(body, "the reply")
+      return Either.isRight(value) && isErrorValue(value.right)
+        ? Effect.flip(refused(model, response, body))
+        : Effect.fail(failure(model, "malformed", `the reply is no event stream but ${type}`, response.status))
+    })
+
+  /** The deltas of a reply's body, a chunk per pull. `startedAt` is the monotonic instant at which the attempt began. */
+  const deltas = (
+    model: string,
+    response: HttpClientResponse.HttpClientResponse,
+    decoder: StreamDecoder,
+    startedAt: number
+  ): Effect.Effect<Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>>, never, Scope.Scope> =>
+    Effect.gen(function* () {
+      const pull = yield* Stream.toPull(response.stream)
+      const sse = makeSseParser(maxEventLength)
+      let received = 0
+      let hasProgress = false
+      // Only the time spent waiting counts as silence: a slow reader is not the platform's fault.
+      let silentMs = 0
+      let ended = false
+      let wholeSince: number | undefined
+      let broken: AttemptFailure | undefined
+
+      const decodeAll = (events: ReadonlyArray<string>): Effect.Effect<Array<Delta>> =>
+        Effect.gen(function* () {
+          const found: Array<Delta> = []
+          for (const data of events) {
+            const decoded = decoder.event(data)
+            if (Either.isLeft(decoded)) {
+              broken = yield* problem(model, response, decoded.left)
+              return found
+            }
+            found.push(...decoded.right.deltas)
+            if (decoded.right.progress) {
+              hasProgress = true
+              silentMs = 0
+            }
+          }
+          return found
+        })
+
+      const endOfBody = Effect.gen(function* () {
+        ended = true
+        const rest = sse.end()
+        const found = yield* decodeAll(rest.events)
+        if (broken !== undefined) {
+          return found
+        }
+        const last = decoder.end()
+        if (Either.isRight(last)) {
+          found.push(...last.right)
+          return found
+        }
+        const stray = parseJson(sse.stray(), "the body")
+        const isError = Either.isRight(stray) && isErrorValue(stray.right)
+        broken = yield* problem(model, response, isError ? { _tag: "ProviderError", body: sse.stray() } : last.left)
+        return found
+      })
+
+      /** How long the next piece may take, and what it means when it does not come. */
+      const patience = Effect.map(monotonicMs, (now) => {
+        const attempt = {
+          ms: startedAt + attemptMs - now,
+          onTimeout: () => failure(model, "timeout", `the attempt took longer than ${attemptMs} ms`, response.status)
+        }
+        const token = hasProgress
+          ? {
+              ms: betweenTokensMs - silentMs,
+              onTimeout: () =>
+                failure(model, "stalled", `nothing came for ${betweenTokensMs} ms in mid-answer`, response.status)
+            }
+          : {
+              ms: startedAt + firstTokenMs - now,
+              onTimeout: () =>
+                failure(model, "timeout", `the answer did not begin within ${firstTokenMs} ms`, response.status)
+            }
+        return token.ms < attempt.ms ? token : attempt
+      })
+
+      const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<AttemptFailure>> = Effect.gen(function* () {
+        const before = yield* monotonicMs
+        const { ms, onTimeout } = yield* patience
+        const bytes = yield* pull.pipe(
+          Effect.mapError(Option.map(networkFailure(model))),
+          Effect.timeoutFail({ duration: Math.max(ms, 0), onTimeout: () => Option.some(onTimeout()) })
+        )
+        silentMs += (yield* monotonicMs) - before
+        return bytes
+      })
+
+      /** The answer is here: neither silence nor a broken connection can take it back. */
+      const drain: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<AttemptFailure>> = Effect.gen(function* () {
+        const now = yield* monotonicMs
+        wholeSince ??= now
+        return yield* pull.pipe(
+          Effect.timeoutFail({ duration: Math.max(wholeSince + drainMs - now, 0), onTimeout: () => Option.none() }),
+          Effect.mapError(() => Option.none<AttemptFailure>())
+        )
+      })
+
+      const step: Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>> = Effect.suspend(() => {
+        if (broken !== undefined) {
+          return Effect.fail(Option.some(broken))
+        }
+        if (ended) {
+          return Effect.fail(Option.none())
+        }
+        return (decoder.state() === "open" ? next : drain).pipe(
+          Effect.flatMap((chunks) =>
+            Effect.gen(function* () {
+              const events: Array<string> = []
+              let tooLong = false
+              for (const bytes of chunks) {
+                received += bytes.length
+                const result = sse.push(bytes)
+                events.push(...result.events)
+                tooLong ||= result.tooLong || received > maxBodyBytes
+              }
+              const found = yield* decodeAll(events)
+              if (tooLong && broken === undefined) {
+                broken = tooLarge(model)
+              }
+              return Chunk.unsafeFromArray(found)
+            })
+          ),
+          Effect.catchAll((error) =>
+            Option.isSome(error) ? Effect.fail(error) : Effect.map(endOfBody, Chunk.unsafeFromArray<Delta>)
+          )
+        )
+      })
+      return step
+    })
+
+  const stream = (model: string, call: Call): Stream.Stream<Delta, AttemptFailure> =>
+    Stream.unwrapScoped(
+      Effect.gen(function* () {
+        const startedAt = yield* monotonicMs
+        const request = yield* post(wire.streamPath(model), model, call, true)
+        const response = yield* send(model, request).pipe(
+          overall(model, Math.min(firstTokenMs, attemptMs), "the beginning of the answer")
+        )
+        const type = Option.getOrElse(Headers.get(response.headers, "content-type"), () => "")
+        if (/json|html/i.test(type)) {
+          return yield* notAStream(model, response, type)
+        }
+        const limits = readLimits(response.headers, yield* Clock.currentTimeMillis)
+        const pull = yield* deltas(model, response, wire.makeStreamDecoder(model), startedAt)
+        return Stream.concat(Stream.make<[Delta]>({ _tag: "Start", limits }), Stream.repeatEffectChunkOption(pull))
+      })
+    ).pipe(
+      Stream.tap((delta) => (delta._tag === "Finish" ? annotateFinish(delta) : Effect.void)),
+      Stream.withSpan("Platforms.stream", { attributes: attributes("chat", model) })
+    )
+
+  const listModels = get(`${settings.baseUrl}${wire.modelsPath}`, wire.decodeModels).pipe(
+    Effect.withSpan("Platforms.listModels", { attributes: { "gen_ai.provider.name": platform } })
+  )
+
+  const check: Effect.Effect<CheckResult, AttemptFailure> =
+    settings.quotasUrl === undefined
+      ? Effect.map(listModels, (models) => ({ models }))
+      : get(settings.quotasUrl, exhaustedUntil).pipe(
+          Effect.map((until) => ({ exhaustedUntil: until, models: [] })),
+          Effect.withSpan("Platforms.check", { attributes: { "gen_ai.provider.name": platform } })
+        )
+
+  return { id: platform, settings, complete, stream, listModels, check }
+}

@@ -1,0 +1,293 @@
+import { Either, Schema } from "effect"
+import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from "../../Domain/Call.js"
+import type { Usage } from "../../Domain/Usage.js"
+import {
+  type Decoded,
+  decodeJson,
+  decodeValue,
+  encodeJson,
+  isErrorValue,
+  malformed,
+  maybe,
+  parseJson,
+  policy,
+  providerError,
+  TokenCount,
+  type Wire,
+  type WireProblem
+} from "../Wire.js"
+
+const JsonObject = Schema.Record({ key: Schema.String, value: Schema.Unknown })
+
+const RequestPart = Schema.Union(
+  Schema.Struct({ text: Schema.String }),
+  Schema.Struct({ inlineData: Schema.Struct({ mimeType: Schema.String, data: Schema.String }) }),
+  Schema.Struct({ fileData: Schema.Struct({ mimeType: Schema.optional(Schema.String), fileUri: Schema.String }) })
+)
+
+const Request = Schema.Struct({
+  contents: Schema.Array(Schema.Struct({ role: Schema.Literal("user", "model"), parts: Schema.Array(RequestPart) })),
+  systemInstruction: Schema.optional(Schema.Struct({ parts: Schema.Array(Schema.Struct({ text: Schema.String })) })),
+  tools: Schema.optional(
+    Schema.Array(
+      Schema.Struct({
+        functionDeclarations: Schema.Array(
+          Schema.Struct({
+            name: Schema.String,
+            description: Schema.optional(Schema.String),
+            parametersJsonSchema: JsonObject
+          })
+        )
+      })
+    )
+  ),
+  generationConfig: Schema.optional(
+    Schema.Struct({
+      maxOutputTokens: Schema.optional(Schema.Int),
+      temperature: Schema.optional(Schema.Number),
+      responseMimeType: Schema.optional(Schema.Literal("application/json")),
+      responseJsonSchema: Schema.optional(JsonObject)
+    })
+  )
+})
+type Request = typeof Request.Type
+
+const UsageBody = Schema.Struct({
+  promptTokenCount: TokenCount,
+  candidatesTokenCount: maybe(TokenCount),
+  thoughtsTokenCount: maybe(TokenCount),
+  cachedContentTokenCount: maybe(TokenCount)
+})
+
+const ResponsePart = Schema.Struct({
+  text: maybe(Schema.String),
+  thought: maybe(Schema.Boolean),
+  functionCall: maybe(Schema.Struct({ id: maybe(Schema.String), name: Schema.String, args: maybe(JsonObject) }))
+})
+
+const ResponseBody = Schema.Struct({
+  candidates: maybe(
+    Schema.Array(
+      Schema.Struct({
+        content: maybe(Schema.Struct({ parts: maybe(Schema.Array(ResponsePart)) })),
+        finishReason: maybe(Schema.String),
+        finishMessage: maybe(Schema.String)
+      })
+    )
+  ),
+  promptFeedback: maybe(Schema.Struct({ blockReason: maybe(Schema.String), blockReasonMessage: maybe(Schema.String) })),
+  usageMetadata: maybe(UsageBody),
+  modelVersion: maybe(Schema.String)
+})
+const decodeResponse = decodeValue(ResponseBody, "the response")
+
+const ModelList = Schema.Struct({ models: Schema.Array(Schema.Struct({ name: Schema.String })) })
+
+const imageType: Readonly<Record<string, string>> = {
+  png: "image/png",
+  jpg: "image/jpeg",
+  jpeg: "image/jpeg",
+  gif: "image/gif",
+  webp: "image/webp"
+}
+
+const parts = (content: Message["content"]): ReadonlyArray<typeof RequestPart.Type> =>
+  typeof content === "string"
+    ? [{ text: content }]
+    : content.map((part) => {
+        if (part.type === "text") {
+          return { text: part.text }
+        }
+        if (part.source.kind === "base64") {
+          return { inlineData: { mimeType: part.source.mediaType, data: part.source.data } }
+        }
+        const extension = /\.([a-z]+)(?:[?#]|$)/i.exec(part.source.url)?.[1]?.toLowerCase()
+        const mimeType = extension === undefined ? undefined : imageType[extension]
+        return { fileData: { mimeType, fileUri: part.source.url } }
+      })
+
+const config = (call: Call): Request["generationConfig"] => {
+  const json = call.responseFormat?.type === "json" ? call.responseFormat : undefined
+  return call.maxOutputTokens === undefined && call.temperature === undefined && json === undefined
+    ? undefined
+    : {
+        maxOutputTokens: call.maxOutputTokens,
+        temperature: call.temperature,
+        responseMimeType: json === undefined ? undefined : "application/json",
+        responseJsonSchema: json?.schema
+      }
+}
+
+const encodeRequest = encodeJson(Request)
+
+const encode: Wire["encode"] = ({ call }) =>
+  encodeRequest({
+    contents: call.messages.map((message) => ({
+      role: message.role === "assistant" ? ("model" as const) : ("user" as const),
+      parts: parts(message.content)
+    })),
+    systemInstruction: call.system === undefined ? undefined : { parts: [{ text: call.system }] },
+    tools:
+      call.tools === undefined || call.tools.length === 0
+        ? undefined
+        : [
+            {
+              functionDeclarations: call.tools.map((tool) => ({
+                name: tool.name,
+                description: tool.description,
+                parametersJsonSchema: tool.parameters
+              }))
+            }
+          ],
+    generationConfig: config(call)
+  })
+
+const usageOf = (usage: typeof UsageBody.Type): Usage => {
+  const thoughts = usage.thoughtsTokenCount ?? 0
+  return {
+    inputTokens: usage.promptTokenCount,
+    cachedInputTokens: usage.cachedContentTokenCount ?? 0,
+    // Thoughts are billed as output and are not inside `candidatesTokenCount`.
+    outputTokens: (usage.candidatesTokenCount ?? 0) + thoughts,
+    reasoningTokens: thoughts
+  }
+}
+
+const policyReasons = new Set([
+  "SAFETY",
+  "RECITATION",
+  "PROHIBITED_CONTENT",
+  "SPII",
+  "BLOCKLIST",
+  "IMAGE_SAFETY",
+  "IMAGE_PROHIBITED_CONTENT",
+  "IMAGE_RECITATION"
+])
+
+const finishOf = (
+  reason: string,
+  message: string | null | undefined,
+  hasToolCalls: boolean
+): Either.Either<FinishReason, WireProblem> => {
+  if (reason === "STOP") {
+    return Either.right(hasToolCalls ? "tool-calls" : "stop")
+  }
+  if (reason === "MAX_TOKENS") {
+    return Either.right("length")
+  }
+  return Either.left(
+    policyReasons.has(reason)
+      ? policy(reason, message || `the answer was blocked: ${reason}`)
+      : malformed(`the answer ended with the finish reason ${reason}${message ? `: ${message}` : ""}`)
+  )
+}
+
+/** Gathers the answer from one response or from the chunks of a stream. */
+const makeCollector = (requestedModel: string) => {
+  let model = requestedModel
+  let usage: Usage | undefined
+  let finish: { readonly reason: string; readonly message: string | null | undefined } | undefined
+  let toolCalls = 0
+
+  const add = (value: unknown, body: string): Either.Either<Decoded, WireProblem> =>
+    Either.gen(function* () {
+      if (isErrorValue(value)) {
+        return yield* Either.left(providerError(body))
+      }
+      const response = yield* decodeResponse(value)
+      const block = response.promptFeedback?.blockReason
+      if (block) {
+        return yield* Either.left(
+          policy(block, response.promptFeedback?.blockReasonMessage || `the prompt was blocked: ${block}`)
+        )
+      }
+      model = response.modelVersion ?? model
+      usage = response.usageMetadata ? usageOf(response.usageMetadata) : usage
+      const candidate = response.candidates?.[0]
+      if (candidate?.finishReason) {
+        finish = { reason: candidate.finishReason, message: candidate.finishMessage }
+      }
+      const deltas: Array<Delta> = []
+      let progress = Boolean(candidate?.finishReason)
+      for (const part of candidate?.content?.parts ?? []) {
+        progress = true
+        if (part.functionCall) {
+          const { args, id, name } = part.functionCall
+          deltas.push({
+            _tag: "ToolCall",
+            toolCall: { id: id || `call_${toolCalls}`, name, arguments: JSON.stringify(args ?? {}) }
+          })
+          toolCalls++
+        } else if (part.text && part.thought !== true) {
+          deltas.push({ _tag: "Text", text: part.text })
+        }
+      }
+      return { deltas, progress }
+    })
+
+  const end = (): Either.Either<Extract<Delta, { _tag: "Finish" }>, WireProblem> =>
+    Either.gen(function* () {
+      if (finish === undefined) {
+        return yield* Either.left(malformed("the answer was cut off: it ended without finishReason"))
+      }
+      const finishReason = yield* finishOf(finish.reason, finish.message, toolCalls > 0)
+      if (usage === undefined) {
+        return yield* Either.left(malformed("the response is malformed: usageMetadata: is missing"))
+      }
+      return { _tag: "Finish" as const, finishReason, model, usage }
+    })
+
+  return { add, end, isComplete: () => finish !== undefined && usage !== undefined }
+}
+
+const decodeCompletion: Wire["decodeCompletion"] = (body, requestedModel) =>
+  Either.gen(function* () {
+    const collector = makeCollector(requestedModel)
+    const { deltas } = yield* collector.add(yield* parseJson(body, "the response"), body)
+    const { finishReason, model, usage } = yield* collector.end()
+    let text = ""
+    const toolCalls: Array<ToolCall> = []
+    for (const delta of deltas) {
+      if (delta._tag === "Text") {
+        text += delta.text
+      } else if (delta._tag === "ToolCall") {
+        toolCalls.push(delta.toolCall)
+      }
+    }
+    const completion: Completion = { text, toolCalls, finishReason, model, usage }
+    return completion
+  })
+
+const makeStreamDecoder: Wire["makeStreamDecoder"] = (requestedModel) => {
+  const collector = makeCollector(requestedModel)
+  let finished = false
+  return {
+    state: () => (finished ? "finished" : collector.isComplete() ? "complete" : "open"),
+    event: (data) => Either.flatMap(parseJson(data, "an event of the stream"), (value) => collector.add(value, data)),
+    end: () =>
+      finished
+        ? Either.right([])
+        : Either.map(collector.end(), (finish) => {
+            finished = true
+            return [finish]
+          })
+  }
+}
+
+const modelPath = (model: string): string =>
+  /^(models|tunedModels)\//.test(model) ? model : `models/${encodeURIComponent(model)}`
+
+/** Gemini's generateContent (https://ai.google.dev/api/generate-content), version v1beta. */
+export const gemini: Wire = {
+  authorization: (secret) => ({ "x-goog-api-key": secret }),
+  completePath: (model) => `/${modelPath(model)}:generateContent`,
+  streamPath: (model) => `/${modelPath(model)}:streamGenerateContent?alt=sse`,
+  modelsPath: "/models?pageSize=1000",
+  encode,
+  decodeCompletion,
+  decodeModels: (body) =>
+    Either.map(decodeJson(ModelList, "the list of models")(body), (list) =>
+      list.models.map((model) => model.name.replace(/^models\//, ""))
+    ),
+  makeStreamDecoder
+}

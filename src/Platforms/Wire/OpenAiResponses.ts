@@ -1,0 +1,329 @@
+import { Either, Schema } from "effect"
+import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from "../../Domain/Call.js"
+import type { Usage } from "../../Domain/Usage.js"
+import {
+  type Decoded,
+  type DecoderState,
+  decodeJson,
+  decodeValue,
+  encodeJson,
+  isErrorValue,
+  jsonInstruction,
+  jsonSchemaName,
+  malformed,
+  maybe,
+  parseJson,
+  policy,
+  providerError,
+  speaksOfJson,
+  TokenCount,
+  type Wire,
+  type WireProblem
+} from "../Wire.js"
+
+const JsonObject = Schema.Record({ key: Schema.String, value: Schema.Unknown })
+
+const InputContent = Schema.Union(
+  Schema.Struct({ type: Schema.Literal("input_text", "output_text"), text: Schema.String }),
+  Schema.Struct({ type: Schema.Literal("input_image"), image_url: Schema.String })
+)
+
+const Request = Schema.Struct({
+  model: Schema.String,
+  input: Schema.Array(
+    Schema.Struct({
+      role: Schema.Literal("user", "assistant", "developer"),
+      content: Schema.Union(Schema.String, Schema.Array(InputContent))
+    })
+  ),
+  instructions: Schema.optional(Schema.String),
+  store: Schema.Literal(false),
+  stream: Schema.optional(Schema.Literal(true)),
+  max_output_tokens: Schema.optional(Schema.Int),
+  temperature: Schema.optional(Schema.Number),
+  text: Schema.optional(
+    Schema.Struct({
+      format: Schema.Union(
+        Schema.Struct({ type: Schema.Literal("json_object") }),
+        Schema.Struct({
+          type: Schema.Literal("json_schema"),
+          name: Schema.String,
+          schema: JsonObject,
+          strict: Schema.Boolean
+        })
+      )
+    })
+  ),
+  tools: Schema.optional(
+    Schema.Array(
+      Schema.Struct({
+        type: Schema.Literal("function"),
+        name: Schema.String,
+        description: Schema.optional(Schema.String),
+        parameters: JsonObject,
+        strict: Schema.Boolean
+      })
+    )
+  )
+})
+type Request = typeof Request.Type
+
+const UsageBody = Schema.Struct({
+  input_tokens: TokenCount,
+  input_tokens_details: maybe(Schema.Struct({ cached_tokens: maybe(TokenCount) })),
+  output_tokens: TokenCount,
+  output_tokens_details: maybe(Schema.Struct({ reasoning_tokens: maybe(TokenCount) }))
+})
+
+const MessageItem = Schema.Struct({
+  type: Schema.Literal("message"),
+  content: Schema.Array(
+    Schema.Union(
+      Schema.Struct({ type: Schema.Literal("output_text"), text: Schema.String }),
+      Schema.Struct({ type: Schema.Literal("refusal"), refusal: Schema.String })
+    )
+  )
+})
+const FunctionCallItem = Schema.Struct({
+  type: Schema.Literal("function_call"),
+  call_id: Schema.String,
+  name: Schema.String,
+  arguments: Schema.String
+})
+const decodeMessageItem = decodeValue(MessageItem, "an output message")
+const decodeFunctionCall = decodeValue(FunctionCallItem, "a function call")
+
+// Items are decoded one by one, by type: kinds that do not concern an answer (reasoning, searches) may have any shape.
+const OutputItem = Schema.Struct({ type: Schema.String }, { key: Schema.String, value: Schema.Unknown })
+
+const ending = {
+  status: maybe(Schema.String),
+  incomplete_details: maybe(Schema.Struct({ reason: maybe(Schema.String) })),
+  model: Schema.String,
+  usage: UsageBody
+}
+const Ending = Schema.Struct(ending)
+const decodeEnding = decodeValue(Ending, "the last event of the stream")
+const ResponseBody = Schema.Struct({ ...ending, output: Schema.Array(OutputItem) })
+const decodeResponse = decodeValue(ResponseBody, "the response")
+
+const FailedResponse = Schema.Struct({ status: Schema.Literal("failed", "cancelled"), error: maybe(Schema.Unknown) })
+const isFailedResponse = Schema.is(FailedResponse)
+
+const ModelList = Schema.Struct({ data: Schema.Array(Schema.Struct({ id: Schema.String })) })
+
+const Event = Schema.Struct({ type: Schema.String }, { key: Schema.String, value: Schema.Unknown })
+const decodeEvent = decodeValue(Event, "an event of the stream")
+const decodeDelta = decodeValue(Schema.Struct({ delta: Schema.String }), "a delta of the stream")
+const decodeItem = decodeValue(Schema.Struct({ item: OutputItem }), "an output item of the stream")
+const decodeFinal = decodeValue(Schema.Struct({ response: Schema.Unknown }), "the last event of the stream")
+
+const content = (role: Message["role"], from: Message["content"]): Either.Either<Request["input"][number], string> => {
+  if (typeof from === "string") {
+    return Either.right({ role, content: from })
+  }
+  const parts: Array<typeof InputContent.Type> = []
+  for (const part of from) {
+    if (part.type === "text") {
+      parts.push({ type: role === "user" ? "input_text" : "output_text", text: part.text })
+    } else if (role === "assistant") {
+      return Either.left("this platform takes images from the user only, not in the assistant's turns")
+    } else {
+      const { source } = part
+      parts.push({
+        type: "input_image",
+        image_url: source.kind === "url" ? source.url : `data:${source.mediaType};base64,${source.data}`
+      })
+    }
+  }
+  return Either.right({ role, content: parts })
+}
+
+const format = (call: Call): Pick<Request, "text"> => {
+  const wanted = call.responseFormat
+  if (wanted?.type !== "json") {
+    return {}
+  }
+  // `strict` wants a narrower dialect of JSON Schema and refuses any other, so it cannot be asked for on the caller's behalf.
+  return wanted.schema === undefined
+    ? { text: { format: { type: "json_object" } } }
+    : { text: { format: { type: "json_schema", name: jsonSchemaName, schema: wanted.schema, strict: false } } }
+}
+
+const encodeRequest = encodeJson(Request)
+
+const encode: Wire["encode"] = ({ call, model, stream }) =>
+  Either.flatMap(Either.all(call.messages.map((message) => content(message.role, message.content))), (input) => {
+    const needsWord =
+      call.responseFormat?.type === "json" && call.responseFormat.schema === undefined && !speaksOfJson(call)
+    return encodeRequest({
+      model,
+      // The word has to stand in `input`; the instructions do not count.
+      input: needsWord ? [...input, { role: "developer", content: jsonInstruction }] : input,
+      instructions: call.system,
+      store: false,
+      stream: stream ? true : undefined,
+      max_output_tokens: call.maxOutputTokens,
+      temperature: call.temperature,
+      ...format(call),
+      tools:
+        call.tools === undefined || call.tools.length === 0
+          ? undefined
+          : call.tools.map((tool) => ({ type: "function" as const, ...tool, strict: false }))
+    })
+  })
+
+const usageOf = (usage: typeof UsageBody.Type): Usage => ({
+  inputTokens: usage.input_tokens,
+  cachedInputTokens: usage.input_tokens_details?.cached_tokens ?? 0,
+  outputTokens: usage.output_tokens,
+  reasoningTokens: usage.output_tokens_details?.reasoning_tokens ?? 0
+})
+
+const finishOf = (response: typeof Ending.Type, hasToolCalls: boolean): Either.Either<FinishReason, WireProblem> => {
+  const reason = response.incomplete_details?.reason
+  if (reason === "content_filter") {
+    return Either.left(policy("content_filter", "the answer was cut by the content filter"))
+  }
+  if (reason === "max_output_tokens") {
+    return Either.right("length")
+  }
+  if ((response.status ?? "completed") !== "completed") {
+    return Either.left(malformed(`the response ended as ${response.status} (${reason ?? "no reason given"})`))
+  }
+  return Either.right(hasToolCalls ? "tool-calls" : "stop")
+}
+
+const toolCallOf = (item: typeof FunctionCallItem.Type): ToolCall => ({
+  id: item.call_id,
+  name: item.name,
+  arguments: item.arguments
+})
+
+const failedError = (response: unknown): WireProblem | undefined =>
+  isFailedResponse(response)
+    ? providerError(
+        JSON.stringify({ error: response.error ?? { message: `the response ended as ${response.status}` } })
+      )
+    : undefined
+
+const completionOf = (response: typeof ResponseBody.Type): Either.Either<Completion, WireProblem> =>
+  Either.gen(function* () {
+    let text = ""
+    const toolCalls: Array<ToolCall> = []
+    for (const item of response.output) {
+      if (item.type === "message") {
+        for (const part of (yield* decodeMessageItem(item)).content) {
+          if (part.type === "refusal") {
+            return yield* Either.left(policy("refusal", part.refusal))
+          }
+          text += part.text
+        }
+      } else if (item.type === "function_call") {
+        toolCalls.push(toolCallOf(yield* decodeFunctionCall(item)))
+      }
+    }
+    const finishReason = yield* finishOf(response, toolCalls.length > 0)
+    return { text, toolCalls, finishReason, model: response.model, usage: usageOf(response.usage) }
+  })
+
+const decodeCompletion: Wire["decodeCompletion"] = (body) =>
+  Either.gen(function* () {
+    const value = yield* parseJson(body, "the response")
+    const failed = failedError(value)
+    if (failed !== undefined || isErrorValue(value)) {
+      return yield* Either.left(failed ?? providerError(body))
+    }
+    return yield* completionOf(yield* decodeResponse(value))
+  })
+
+const none: Decoded = { deltas: [], progress: false }
+
+const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
+  let state: DecoderState = "open"
+  let toolCalls = 0
+  let refusal = ""
+
+  const final = (response: unknown): Either.Either<ReadonlyArray<Delta>, WireProblem> =>
+    Either.gen(function* () {
+      const body = yield* decodeEnding(response)
+      const finishReason = yield* finishOf(body, toolCalls > 0)
+      if (refusal !== "") {
+        return yield* Either.left(policy("refusal", refusal))
+      }
+      state = "finished"
+      return [{ _tag: "Finish" as const, finishReason, model: body.model, usage: usageOf(body.usage) }]
+    })
+
+  return {
+    state: () => state,
+    event: (data) =>
+      Either.gen(function* () {
+        if (state === "finished" || data === "[DONE]") {
+          return none
+        }
+        const value = yield* parseJson(data, "an event of the stream")
+        if (isErrorValue(value)) {
+          return yield* Either.left(providerError(data))
+        }
+        const event = yield* decodeEvent(value)
+        switch (event.type) {
+          case "error":
+            return yield* Either.left(providerError(data))
+          case "response.failed": {
+            const { response } = yield* decodeFinal(event)
+            return yield* Either.left(failedError(response) ?? providerError(data))
+          }
+          case "response.output_text.delta": {
+            const { delta } = yield* decodeDelta(event)
+            return { deltas: delta === "" ? [] : [{ _tag: "Text" as const, text: delta }], progress: true }
+          }
+          case "response.refusal.delta":
+            refusal += (yield* decodeDelta(event)).delta
+            return { deltas: [], progress: true }
+          case "response.reasoning_text.delta":
+          case "response.reasoning_summary_text.delta":
+          case "response.function_call_arguments.delta":
+            return { deltas: [], progress: true }
+          case "response.output_item.done": {
+            const { item } = yield* decodeItem(event)
+            if (item.type !== "function_call") {
+              return none
+            }
+            toolCalls++
+            return {
+              deltas: [{ _tag: "ToolCall" as const, toolCall: toolCallOf(yield* decodeFunctionCall(item)) }],
+              progress: true
+            }
+          }
+          case "response.completed":
+          case "response.incomplete": {
+            const { response } = yield* decodeFinal(event)
+            return { deltas: yield* final(response), progress: true }
+          }
+          default:
+            return none
+        }
+      }),
+    end: () =>
+      state === "finished"
+        ? Either.right([])
+        : Either.left(malformed("the stream was cut off: it ended without response.completed"))
+  }
+}
+
+/**
+ * OpenAI's Responses API (https://platform.openai.com/docs/api-reference/responses). Nothing is stored at the provider
+ * (`store: false`).
+ */
+export const openAiResponses: Wire = {
+  authorization: (secret) => ({ authorization: `Bearer ${secret}` }),
+  completePath: () => "/responses",
+  streamPath: () => "/responses",
+  modelsPath: "/models",
+  encode,
+  decodeCompletion,
+  decodeModels: (body) =>
+    Either.map(decodeJson(ModelList, "the list of models")(body), (list) => list.data.map((model) => model.id)),
+  makeStreamDecoder
+}

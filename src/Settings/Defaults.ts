@@ -1,0 +1,217 @@
+import { Redacted } from "effect"
+import { type Capability, PlatformId, type WireFormat } from "../Domain/Platform.js"
+import type { TaskType } from "../Domain/Task.js"
+import type { Price } from "../Domain/Usage.js"
+import { prices } from "./prices.js"
+import type { PlatformLimits, PlatformSettings, SettingsShape } from "./Shape.js"
+
+/** Everything but the platforms, as it is where nothing is configured. */
+export const defaults = {
+  host: "127.0.0.1",
+  port: 7337,
+  apiKeys: [],
+  maxBodyBytes: 4 * 1024 * 1024,
+  database: "dream-team.db",
+  platforms: [],
+  absent: [],
+  tasks: {
+    deadlineMs: 24 * 60 * 60_000,
+    maxAttempts: 6,
+    maxOutputTokens: 8192,
+    parkAfterMs: 30_000,
+    livePerClass: 64
+  },
+  health: { intervalMs: 60_000, timeoutMs: 10_000 },
+  shutdownGraceMs: 10_000,
+  logLevel: "Info"
+} as const satisfies SettingsShape
+
+/** A platform's settings but for what only the user can know: its key, and for further platforms its URL and model. */
+export interface PlatformTemplate {
+  readonly wire: WireFormat
+  readonly baseUrl?: string | undefined
+  readonly model?: string | undefined
+  /** The provider's own name of the variable that holds its key. */
+  readonly keyVariable?: string | undefined
+  readonly capabilities: ReadonlyArray<Capability>
+  readonly contextWindow: number
+  readonly weight: number
+  readonly suitability: Readonly<Record<TaskType, number>>
+  readonly limits: PlatformLimits
+  readonly breaker: PlatformSettings["breaker"]
+  readonly timeouts: PlatformSettings["timeouts"]
+  readonly prices: Readonly<Record<string, Price>>
+}
+
+const suitability = (
+  implementation: number,
+  documentation: number,
+  testing: number,
+  architecture: number,
+  analysis: number,
+  questionAnswering: number
+): Readonly<Record<TaskType, number>> => ({
+  implementation,
+  documentation,
+  testing,
+  architecture,
+  analysis,
+  "question-answering": questionAnswering
+})
+
+const breaker = { failures: 5, openMs: 60_000 }
+
+// Reasoning models may think for minutes before their first token.
+const timeouts = { connectMs: 10_000, firstTokenMs: 120_000, betweenTokensMs: 60_000, attemptMs: 600_000 }
+
+const known = {
+  /**
+   * The context window stops at the 272,000 tokens up to which OpenAI's list price is flat.
+   * OpenAI counts a request's input and its maximum output against the minute when it arrives.
+   */
+  codex: {
+    wire: "openai-responses",
+    baseUrl: "https://api.openai.com/v1",
+    model: "gpt-6-sol",
+    keyVariable: "OPENAI_API_KEY",
+    capabilities: ["text", "code", "vision", "tools", "json", "long-context", "reasoning", "streaming"],
+    contextWindow: 272_000,
+    weight: 1,
+    suitability: suitability(0.95, 0.6, 0.7, 0.8, 0.7, 0.7),
+    limits: { requestsPerMinute: 60, tokensPerMinute: 500_000, tokensCounted: "reserved", maxConcurrent: 4 },
+    breaker,
+    timeouts,
+    prices: prices.codex
+  },
+  /** Gemini's window and its input-only count of tokens are those of ai.google.dev. */
+  gemini: {
+    wire: "gemini",
+    baseUrl: "https://generativelanguage.googleapis.com/v1beta",
+    model: "gemini-3.8-flash",
+    keyVariable: "GEMINI_API_KEY",
+    capabilities: ["text", "code", "vision", "tools", "json", "long-context", "reasoning", "streaming"],
+    contextWindow: 1_048_576,
+    weight: 1,
+    suitability: suitability(0.7, 0.95, 0.6, 0.8, 0.9, 0.9),
+    limits: { requestsPerMinute: 60, tokensPerMinute: 1_048_576, tokensCounted: "input", maxConcurrent: 4 },
+    breaker,
+    timeouts,
+    prices: prices.gemini
+  },
+  /** DashScope's international endpoint; keys are bound to their region, so a key of another one needs its base URL. */
+  qwen: {
+    wire: "openai-chat",
+    baseUrl: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+    model: "qwen3.8-max",
+    keyVariable: "DASHSCOPE_API_KEY",
+    capabilities: ["text", "code", "tools", "json", "reasoning", "streaming"],
+    contextWindow: 131_072,
+    weight: 1,
+    suitability: suitability(0.8, 0.7, 0.95, 0.6, 0.8, 0.8),
+    limits: { requestsPerMinute: 60, tokensPerMinute: 500_000, tokensCounted: "actual", maxConcurrent: 4 },
+    breaker,
+    timeouts,
+    prices: prices.qwen
+  },
+  /** One pack of synthetic.new: 500 requests in 5 hours and one request at a time per model. */
+  synthetic: {
+    wire: "openai-chat",
+    baseUrl: "https://api.synthetic.new/openai/v1",
+    model: "hf:zai-org/GLM-5.2",
+    keyVariable: "SYNTHETIC_API_KEY",
+    capabilities: ["text", "code", "tools", "json", "reasoning", "streaming"],
+    contextWindow: 131_072,
+    weight: 1,
+    suitability: suitability(0.85, 0.8, 0.8, 0.7, 0.75, 0.8),
+    limits: { tokensCounted: "actual", windowRequests: 500, windowMs: 5 * 60 * 60_000, maxConcurrent: 1 },
+    breaker,
+    timeouts,
+    prices: prices.synthetic
+  }
+} as const satisfies Record<string, PlatformTemplate>
+
+/** Any platform that is not known by name: nothing of it is assumed but OpenAI's Chat Completions. */
+const further: PlatformTemplate = {
+  wire: "openai-chat",
+  capabilities: ["text", "code", "streaming"],
+  contextWindow: 131_072,
+  weight: 1,
+  suitability: suitability(0.7, 0.7, 0.7, 0.7, 0.7, 0.7),
+  limits: { requestsPerMinute: 60, tokensCounted: "reserved", maxConcurrent: 4 },
+  breaker,
+  timeouts,
+  prices: {}
+}
+
+export type KnownPlatform = keyof typeof known
+
+/** The platforms known by name, in the order in which they are used. */
+export const knownPlatforms: ReadonlyArray<KnownPlatform> = ["codex", "gemini", "qwen", "synthetic"]
+
+const isKnown = (id: string): id is KnownPlatform => Object.hasOwn(known, id)
+
+export const templateOf = (id: string): PlatformTemplate => (isKnown(id) ? known[id] : further)
+
+/** Where Synthetic tells its quotas, next to its OpenAI endpoint. */
+export const quotasUrlOf = (id: string, baseUrl: string): string | undefined =>
+  id === "synthetic" && baseUrl.endsWith("/openai/v1")
+    ? `${baseUrl.slice(0, -"/openai/v1".length)}/v2/quotas`
+    : undefined
+
+export interface PlatformOptions {
+  readonly apiKey: string | Redacted.Redacted<string>
+  readonly wire?: WireFormat
+  readonly baseUrl?: string
+  readonly model?: string
+  readonly capabilities?: ReadonlyArray<Capability>
+  readonly contextWindow?: number
+  readonly weight?: number
+  readonly suitability?: Partial<Record<TaskType, number>>
+  /** Laid over the platform's defaults; `undefined` lifts a limit. */
+  readonly limits?: Partial<PlatformLimits>
+  readonly breaker?: Partial<PlatformSettings["breaker"]>
+  readonly timeouts?: Partial<PlatformSettings["timeouts"]>
+  readonly quotasUrl?: string | undefined
+  /** By model, laid over the list prices. */
+  readonly prices?: Readonly<Record<string, Price>>
+}
+
+/** A platform's complete settings: its defaults and, over them, what a program gives. */
+export function platformDefaults(id: KnownPlatform, options: PlatformOptions): PlatformSettings
+export function platformDefaults(
+  id: string,
+  options: PlatformOptions & { readonly baseUrl: string; readonly model: string }
+): PlatformSettings
+export function platformDefaults(id: string, options: PlatformOptions): PlatformSettings {
+  const template = templateOf(id)
+  const baseUrl = (options.baseUrl ?? template.baseUrl ?? "").replace(/\/+$/, "")
+  return {
+    id: PlatformId.make(id),
+    wire: options.wire ?? template.wire,
+    baseUrl,
+    apiKey: typeof options.apiKey === "string" ? Redacted.make(options.apiKey) : options.apiKey,
+    model: options.model ?? template.model ?? "",
+    capabilities: options.capabilities ?? template.capabilities,
+    contextWindow: options.contextWindow ?? template.contextWindow,
+    weight: options.weight ?? template.weight,
+    suitability: { ...template.suitability, ...options.suitability },
+    limits: { ...template.limits, ...options.limits },
+    breaker: { ...template.breaker, ...options.breaker },
+    timeouts: { ...template.timeouts, ...options.timeouts },
+    quotasUrl: "quotasUrl" in options ? options.quotasUrl : quotasUrlOf(id, baseUrl),
+    prices: { ...template.prices, ...options.prices }
+  }
+}
+
+export type SettingsOptions = Partial<Omit<SettingsShape, "tasks" | "health">> & {
+  readonly tasks?: Partial<SettingsShape["tasks"]>
+  readonly health?: Partial<SettingsShape["health"]>
+}
+
+/** Complete settings for an embedding program or a test: the defaults and, over them, what is given. */
+export const make = (options: SettingsOptions): SettingsShape => ({
+  ...defaults,
+  ...options,
+  tasks: { ...defaults.tasks, ...options.tasks },
+  health: { ...defaults.health, ...options.health }
+})

@@ -1,0 +1,404 @@
+import { Either, JSONSchema, ParseResult, Schema } from "effect"
+import { Capability, PlatformId, TokensCounted, WireFormat } from "../Domain/Platform.js"
+import { type TaskType, TenantId } from "../Domain/Task.js"
+
+/** A leaf that says in words what it takes, in place of the schema library's own message. */
+const taking =
+  (expected: string, description?: string) =>
+  <S extends Schema.Annotable.All>(schema: S): Schema.Annotable.Self<S> =>
+    Schema.annotations(schema, {
+      message: () => ({ message: expected, override: true }),
+      description: description ?? expected
+    })
+
+const object = "an object"
+const list = "a list"
+
+const group = <Fields extends Schema.Struct.Fields>(fields: Fields, description: string) =>
+  Schema.Struct(fields).annotations({ message: () => object, description })
+
+const many = <Item extends Schema.Schema.Any>(item: Item, description: string) =>
+  Schema.Array(item).annotations({ message: () => list, description })
+
+const may = <S extends Schema.Schema.All>(schema: S) => Schema.optionalWith(schema, { exact: true })
+
+const Text = Schema.String.pipe(Schema.minLength(1))
+const Whole = Schema.Int.pipe(Schema.positive())
+
+const durationPattern = /^\d+(\.\d+)?\s*(ms|s|m|h|d)(\s*\d+(\.\d+)?\s*(ms|s|m|h|d))*$/
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const longestMs = 365 * 86_400_000
+
+const milliseconds = (text: string): number =>
+  Math.round(
+    Array.from(text.matchAll(/(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)/g)).reduce(
+      (sum, [, amount, unit]) => sum + Number(amount) * (unitMs[unit ?? ""] ?? Number.NaN),
+      0
+    )
+  )
+
+const durationText = "a duration such as 500ms, 30s, 5m, 5h or 1h30m, more than 0 and at most 365d"
+
+/** Milliseconds, or a text such as `30s`, `5m` or `1h30m`. */
+const Duration = Schema.transform(
+  Schema.Union(Schema.Number, Schema.String.pipe(Schema.pattern(durationPattern))),
+  Schema.Int.pipe(Schema.between(1, longestMs)),
+  {
+    strict: true,
+    decode: (written) => (typeof written === "number" ? written : milliseconds(written)),
+    encode: (ms) => ms
+  }
+)
+
+const duration = (description: string) => Duration.pipe(taking(durationText, `${description}: ms, or ${durationText}`))
+
+const count = (description: string) => Whole.pipe(taking("a whole number greater than 0", description))
+
+const limit = (description: string) =>
+  Schema.NullOr(Whole).pipe(
+    taking("a whole number greater than 0, or none (in the file null) for no limit", `${description}; null = no limit`)
+  )
+
+const logLevels = {
+  all: "All",
+  trace: "Trace",
+  debug: "Debug",
+  info: "Info",
+  warning: "Warning",
+  error: "Error",
+  fatal: "Fatal",
+  none: "None"
+} as const
+
+const LogLevel = Schema.transformLiterals(
+  ["all", logLevels.all],
+  ["trace", logLevels.trace],
+  ["debug", logLevels.debug],
+  ["info", logLevels.info],
+  ["warning", logLevels.warning],
+  ["error", logLevels.error],
+  ["fatal", logLevels.fatal],
+  ["none", logLevels.none]
+).pipe(taking(`one of ${Object.keys(logLevels).join(", ")}`, "The least severe log entries written"))
+
+const isBaseUrl = (text: string): boolean => {
+  if (!URL.canParse(text)) return false
+  const url = new URL(text)
+  return (
+    (url.protocol === "http:" || url.protocol === "https:") &&
+    url.username === "" &&
+    url.password === "" &&
+    url.search === "" &&
+    url.hash === ""
+  )
+}
+
+const url = (description: string) =>
+  Schema.String.pipe(
+    Schema.filter(isBaseUrl, { jsonSchema: { format: "uri" } }),
+    taking("an http or https URL without user, password, query or fragment", description)
+  )
+
+const Id = Schema.String.pipe(
+  Schema.pattern(/^[a-z][a-z0-9-]{0,39}$/),
+  taking("a platform id: 1 to 40 lower-case letters, digits or hyphens, beginning with a letter")
+)
+
+export const shortestApiKey = 16
+
+/** `tenant:key`, or a key alone, whose tenant's name is then made from the key. */
+export const splitApiKey = (text: string): { readonly tenant: string | undefined; readonly key: string } => {
+  const colon = text.indexOf(":")
+  return colon === -1 ? { tenant: undefined, key: text } : { tenant: text.slice(0, colon), key: text.slice(colon + 1) }
+}
+
+const isApiKey = (text: string): boolean => {
+  const { key, tenant } = splitApiKey(text)
+  return (
+    key.length >= shortestApiKey && /^[\x21-\x7e]+$/.test(key) && (tenant === undefined || Schema.is(TenantId)(tenant))
+  )
+}
+
+const ApiKeyText = Schema.String.pipe(
+  Schema.filter(isApiKey, { jsonSchema: { minLength: shortestApiKey } }),
+  taking(
+    `a key of at least ${shortestApiKey} printable characters without blanks, alone or after its tenant's name as tenant:key (the name: 1 to 64 letters, digits, dots, hyphens or underscores)`
+  )
+)
+
+/** Whether the text asks for a database that this version cannot use. */
+export const isPostgres = (text: unknown): boolean => typeof text === "string" && /^postgres(ql)?:/i.test(text)
+
+const Database = Schema.String.pipe(
+  Schema.filter((text) => text !== "" && !/^[a-z][a-z0-9+.-]+:\/\//i.test(text) && !isPostgres(text), {
+    jsonSchema: { minLength: 1 }
+  }),
+  taking(
+    "the path of an SQLite file, or :memory:",
+    "The SQLite file that keeps the tasks, or :memory:; relative to the working folder; default dream-team.db"
+  )
+)
+
+const score = Schema.Number.pipe(Schema.between(0, 1), taking("a number from 0 to 1"))
+
+const Price = group(
+  {
+    input: Schema.NonNegative.pipe(taking("a number, 0 or more", "USD per million input tokens")),
+    cachedInput: may(Schema.NonNegative.pipe(taking("a number, 0 or more", "USD per million cached input tokens"))),
+    output: Schema.NonNegative.pipe(taking("a number, 0 or more", "USD per million output tokens")),
+    asOf: Schema.String.pipe(
+      Schema.pattern(/^\d{4}-\d{2}-\d{2}$/),
+      taking("a day as YYYY-MM-DD", "The day the price was read, YYYY-MM-DD")
+    )
+  },
+  "List price of one model"
+)
+
+const PlatformFile = group(
+  {
+    wire: may(
+      WireFormat.pipe(
+        taking(`one of ${WireFormat.literals.join(", ")}`, "How it is spoken to; a further platform's is openai-chat")
+      )
+    ),
+    baseUrl: may(url("Where its API is")),
+    apiKey: may(
+      Schema.String.pipe(
+        Schema.pattern(/^[\x21-\x7e]+$/),
+        taking("a key of printable characters without blanks", "Its API key; better kept in the environment")
+      )
+    ),
+    model: may(Text.pipe(taking("a model's name", "The model used where a task names none"))),
+    capabilities: may(
+      many(
+        Capability.pipe(taking(`one of ${Capability.literals.join(", ")}`)),
+        "What its models can do; a task goes only where all it needs is named"
+      )
+    ),
+    contextWindow: may(count("Tokens, input and output together")),
+    weight: may(
+      Schema.Number.pipe(
+        Schema.finite(),
+        Schema.positive(),
+        taking("a number greater than 0", "Multiplies its suitability; default 1")
+      )
+    ),
+    suitability: may(
+      group(
+        {
+          implementation: may(score),
+          documentation: may(score),
+          testing: may(score),
+          architecture: may(score),
+          analysis: may(score),
+          "question-answering": may(score)
+        } satisfies Record<TaskType, unknown>,
+        "Score per type of task, 0 to 1"
+      )
+    ),
+    limits: may(
+      group(
+        {
+          requestsPerMinute: may(limit("Requests in any 60 s")),
+          tokensPerMinute: may(limit("Tokens in any 60 s, counted as tokensCounted says")),
+          tokensCounted: may(
+            TokensCounted.pipe(
+              taking(
+                `one of ${TokensCounted.literals.join(", ")}`,
+                "How the provider counts tokens: reserved = input and maximum output on arrival, input = input only, actual = what was really used"
+              )
+            )
+          ),
+          burst: may(limit("Requests that may start at once; default the whole minute's limit")),
+          windowRequests: may(limit("Requests in any windowMs")),
+          windowMs: may(
+            Schema.NullOr(Duration).pipe(
+              taking(`${durationText}, or none (in the file null)`, "Length of the window of windowRequests")
+            )
+          ),
+          maxConcurrent: may(count("Attempts in flight at once"))
+        },
+        "What may be asked of it"
+      )
+    ),
+    breaker: may(
+      group(
+        {
+          failures: may(count("Consecutive platform failures that open its circuit breaker")),
+          openMs: may(duration("How long the breaker stays open before a probe"))
+        },
+        "Its circuit breaker"
+      )
+    ),
+    timeouts: may(
+      group(
+        {
+          connectMs: may(duration("Until the connection stands")),
+          firstTokenMs: may(duration("Until the first piece of the answer")),
+          betweenTokensMs: may(duration("Between two pieces of the answer")),
+          attemptMs: may(duration("The whole attempt"))
+        },
+        "How long an attempt may take"
+      )
+    ),
+    quotasUrl: may(
+      Schema.NullOr(url("Where its health check asks for quotas")).pipe(
+        taking(
+          "an http or https URL without user, password, query or fragment, or null",
+          "Where its health check asks for quotas, as Synthetic's /v2/quotas; null = it lists the models"
+        )
+      )
+    ),
+    prices: may(
+      Schema.Record({ key: Schema.String, value: Price }).annotations({
+        message: () => object,
+        description: "List prices by model, laid over the built-in ones"
+      })
+    )
+  },
+  "One platform. What is left out takes its default"
+)
+export type PlatformFile = typeof PlatformFile.Type
+
+/** What one source (the file, the environment, the flags) sets: any part of the settings. */
+export const SettingsFile = group(
+  {
+    $schema: may(Schema.String.pipe(taking("a text", "Where this file's JSON Schema is; for editors"))),
+    host: may(Text.pipe(taking("a host name or an IP address", "Where the service listens; default 127.0.0.1"))),
+    port: may(
+      Schema.Int.pipe(
+        Schema.between(0, 65_535),
+        taking("a whole number from 0 to 65535", "The port it listens on, 0 = any free one; default 7337")
+      )
+    ),
+    apiKeys: may(
+      many(ApiKeyText, "The keys that clients may use, as tenant:key or key; none = no authentication, loopback only")
+    ),
+    database: may(Database),
+    logLevel: may(LogLevel),
+    maxBodyBytes: may(count("Largest request body accepted, bytes; default 4194304")),
+    shutdownGraceMs: may(duration("Running attempts get this long at shutdown; default 10s")),
+    use: may(
+      many(
+        Id,
+        "Ids of the platforms to use, in order of preference; default: all that are known and all under platforms"
+      )
+    ),
+    tasks: may(
+      group(
+        {
+          deadlineMs: may(duration("Until a task without a deadline fails; default 24h")),
+          maxAttempts: may(count("Attempts a task may make; default 6")),
+          maxOutputTokens: may(count("Bound of an answer where a task names none, tokens; default 8192")),
+          parkAfterMs: may(duration("A task that cannot start for this long is parked; default 30s")),
+          livePerClass: may(count("Tasks kept live at once, per class; default 64"))
+        },
+        "Defaults of tasks"
+      )
+    ),
+    health: may(
+      group(
+        {
+          intervalMs: may(duration("Between two health checks of a platform; default 60s")),
+          timeoutMs: may(duration("How long a health check may take; default 10s"))
+        },
+        "Health checks"
+      )
+    ),
+    platforms: may(
+      Schema.Record({ key: PlatformId, value: PlatformFile }).annotations({
+        message: () => object,
+        description:
+          "Settings by platform id: codex, gemini, qwen, synthetic, or any further one with an OpenAI-compatible endpoint"
+      })
+    )
+  },
+  "Settings of dream-team. The environment and flags win over this file"
+)
+export type SettingsFile = typeof SettingsFile.Type
+
+/** The file's JSON Schema (draft 7). */
+export const jsonSchema = (): JSONSchema.JsonSchema7Root => JSONSchema.make(SettingsFile)
+
+/** What is wrong at one place of what a source holds. `expected` is absent where the key itself is unknown. */
+export interface Mistake {
+  readonly path: ReadonlyArray<string>
+  readonly expected: string | undefined
+  readonly missing: boolean
+  /** Whether the value may be shown: it is a leaf's, not a whole group's. */
+  readonly leaf: boolean
+}
+
+export interface Decoded {
+  /** Everything that is right, even beside mistakes. */
+  readonly values: SettingsFile
+  readonly mistakes: ReadonlyArray<Mistake>
+}
+
+const decodeEither = Schema.decodeUnknownEither(SettingsFile, { errors: "all", onExcessProperty: "error" })
+
+export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+/** `value` without what lies at `path`. */
+const without = (value: unknown, path: ReadonlyArray<string>): unknown => {
+  const [head, ...rest] = path
+  if (head === undefined) return undefined
+  if (Array.isArray(value)) return value.filter((_, index) => String(index) !== head)
+  if (!isObject(value)) return undefined
+  const { [head]: inner, ...others } = value
+  const kept = rest.length === 0 ? undefined : without(inner, rest)
+  return kept === undefined ? others : { ...others, [head]: kept }
+}
+
+/** Decodes what a source holds, strictly, and goes on past mistakes to find them all. */
+export const decode = (raw: unknown): Decoded => {
+  const attempt = (value: unknown, earlier: ReadonlyArray<Mistake>): Decoded =>
+    Either.match(decodeEither(value), {
+      onRight: (values) => ({ values, mistakes: earlier }),
+      onLeft: (error) => {
+        const mistakes = ParseResult.ArrayFormatter.formatErrorSync(error).map((issue): Mistake => {
+          const path = issue.path.map(String)
+          return {
+            path,
+            expected: issue._tag === "Unexpected" ? undefined : issue._tag === "Missing" ? "a value" : issue.message,
+            missing: issue._tag === "Missing",
+            leaf: issue._tag !== "Missing" && issue.message !== object && issue.message !== list
+          }
+        })
+        // Each round takes at least one key away, so this ends; an empty source has no mistakes.
+        // From the last one back, so that the places of a list's earlier items stay what they are.
+        const rest = mistakes.reduceRight<unknown>(
+          (kept, { missing, path }) => without(kept, missing ? path.slice(0, -1) : path),
+          value
+        )
+        return attempt(rest ?? {}, [...earlier, ...mistakes])
+      }
+    })
+  return attempt(raw, [])
+}
+
+/** The keys that may stand at `path`, where the schema names them. */
+export const keysAt = (path: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const [first, second, third] = path
+  if (first === undefined) return Object.keys(SettingsFile.fields)
+  if (first === "tasks") return Object.keys(SettingsFile.fields.tasks.from.fields)
+  if (first === "health") return Object.keys(SettingsFile.fields.health.from.fields)
+  if (first !== "platforms" || second === undefined) return []
+  switch (third) {
+    case undefined:
+      return Object.keys(PlatformFile.fields)
+    case "suitability":
+      return Object.keys(PlatformFile.fields.suitability.from.fields)
+    case "limits":
+      return Object.keys(PlatformFile.fields.limits.from.fields)
+    case "breaker":
+      return Object.keys(PlatformFile.fields.breaker.from.fields)
+    case "timeouts":
+      return Object.keys(PlatformFile.fields.timeouts.from.fields)
+    case "prices":
+      return Object.keys(Price.fields)
+    default:
+      return []
+  }
+}

@@ -1,0 +1,559 @@
+import { createHash } from "node:crypto"
+import * as FileSystem from "@effect/platform/FileSystem"
+import { Effect, Redacted } from "effect"
+import { PlatformId } from "../Domain/Platform.js"
+import { type TaskType, TenantId } from "../Domain/Task.js"
+import { defaults, knownPlatforms, quotasUrlOf, templateOf } from "./Defaults.js"
+import {
+  configVariable,
+  type Environment,
+  interpret,
+  keyVariables,
+  namedPlatforms,
+  platformVariable,
+  readVariables
+} from "./Environment.js"
+import {
+  type Decoded,
+  decode,
+  isObject,
+  isPostgres,
+  keysAt,
+  type PlatformFile,
+  type SettingsFile,
+  splitApiKey
+} from "./File.js"
+import { nearest, SettingsInvalid, type SettingsProblem } from "./Problem.js"
+import type { ApiKey, PlatformSettings, SettingsShape } from "./Shape.js"
+
+/** What the command line may override. */
+export interface SettingsFlags {
+  readonly host?: string | undefined
+  readonly port?: number | undefined
+  readonly database?: string | undefined
+  readonly logLevel?: string | undefined
+  /** Ids of the platforms to use. */
+  readonly platforms?: ReadonlyArray<string> | undefined
+  /** Path of the settings file. */
+  readonly config?: string | undefined
+}
+
+/** Where a value comes from: a flag, a variable, the file, or a default. */
+export interface Source {
+  readonly kind: "flag" | "environment" | "file" | "default"
+  /** The flag's or variable's name, or the file's path. */
+  readonly name?: string | undefined
+}
+
+/** One effective setting. Secrets are already replaced. */
+export interface Entry {
+  /** Such as `platforms.codex.model`. */
+  readonly key: string
+  /** `undefined` where there is none, such as a limit that is not set. */
+  readonly value: unknown
+  readonly source: Source
+}
+
+export interface Loaded {
+  readonly settings: SettingsShape
+  readonly entries: ReadonlyArray<Entry>
+  /** The settings file that was read. */
+  readonly file: string | undefined
+}
+
+const noPostgres = "PostgreSQL is not supported by this version"
+
+const redacted = "<redacted>"
+
+const flagNames: Readonly<Record<string, string>> = {
+  host: "--host",
+  port: "--port",
+  database: "--database",
+  logLevel: "--log-level",
+  use: "--platforms"
+}
+
+interface Layered extends Decoded {
+  readonly kind: "flag" | "environment" | "file"
+  readonly raw: unknown
+  /** The name under which the setting at this path was written. */
+  readonly nameOf: (path: ReadonlyArray<string>) => string
+  readonly source: (path: ReadonlyArray<string>) => Source
+}
+
+/** As a problem names it: the file by its path, the others by their kind. */
+const sourceText = (source: Source): string => (source.kind === "file" ? (source.name ?? "file") : source.kind)
+
+const isSecret = (path: ReadonlyArray<string>): boolean => path.includes("apiKeys") || path.at(-1) === "apiKey"
+
+const valueAt = (raw: unknown, path: ReadonlyArray<string>): unknown => {
+  const [head, ...rest] = path
+  if (head === undefined) return raw
+  if (Array.isArray(raw)) return valueAt(raw[Number(head)], rest)
+  return isObject(raw) ? valueAt(raw[head], rest) : undefined
+}
+
+/** A value as a message may show it: short, and nothing that could carry a password. */
+const shown = (value: unknown): string | undefined => {
+  switch (typeof value) {
+    case "number":
+    case "boolean":
+      return String(value)
+    case "string": {
+      const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(value)
+      // A URL may hold a password or a key before its host and behind its path.
+      if (scheme !== null) {
+        if (!URL.canParse(value)) return `${scheme[0]}…`
+        const url = new URL(value)
+        return JSON.stringify(`${url.protocol}//${url.host}${url.pathname}`)
+      }
+      return JSON.stringify(value.length > 80 ? `${value.slice(0, 80)}…` : value)
+    }
+    default:
+      return value === null ? "null" : undefined
+  }
+}
+
+const problemsOf = (layer: Layered): ReadonlyArray<SettingsProblem> =>
+  layer.mistakes.map(({ expected, leaf, missing, path }): SettingsProblem => {
+    const common = { key: layer.nameOf(path), source: sourceText(layer.source(path)) }
+    if (missing) return { ...common, problem: "missing", expected: expected ?? "a value" }
+    if (expected === undefined) {
+      const parent = path.slice(0, -1)
+      if (parent.length === 1 && parent[0] === "platforms") {
+        return {
+          ...common,
+          problem: "not a platform id",
+          expected: "1 to 40 lower-case letters, digits or hyphens, beginning with a letter"
+        }
+      }
+      const keys = keysAt(parent)
+      const suggestion = nearest(path.at(-1) ?? "", keys)
+      return {
+        ...common,
+        problem: suggestion === undefined ? "unknown key" : `unknown key, did you mean ${suggestion}?`,
+        expected: `one of ${keys.join(", ")}`
+      }
+    }
+    const value = leaf && !isSecret(path) ? shown(valueAt(layer.raw, path)) : undefined
+    const written = valueAt(layer.raw, path)
+    const options = expected.startsWith("one of ") ? expected.slice("one of ".length).split(", ") : []
+    const suggestion = typeof written === "string" && !isSecret(path) ? nearest(written, options) : undefined
+    if (path[0] === "database" && isPostgres(written)) {
+      return { ...common, ...(value === undefined ? {} : { value }), problem: noPostgres, expected }
+    }
+    return {
+      ...common,
+      ...(value === undefined ? {} : { value }),
+      // A secret is not shown, so its place in the list tells which one is meant.
+      problem: `wrong value${path[0] === "apiKeys" && path[1] !== undefined ? ` of key ${Number(path[1]) + 1}` : ""}${
+        suggestion === undefined ? "" : `, did you mean ${suggestion}?`
+      }`,
+      expected
+    }
+  })
+
+const invalid = (problem: SettingsProblem): SettingsInvalid => SettingsInvalid.of([problem])
+
+const readFile = Effect.fn("Settings.readFile")(function* (path: string, key: string, source: string) {
+  const fileSystem = yield* FileSystem.FileSystem
+  const text = yield* fileSystem.readFileString(path).pipe(
+    Effect.mapError((error) =>
+      invalid({
+        key,
+        source,
+        value: path,
+        problem:
+          error._tag === "SystemError" && error.reason === "NotFound"
+            ? "there is no such file"
+            : "the file cannot be read",
+        expected: "the path of a readable JSON file (`dream-team config init` writes one)"
+      })
+    )
+  )
+  return yield* Effect.try({
+    try: (): unknown => JSON.parse(text),
+    catch: (error) => {
+      // The engine's message quotes the text around the mistake, which may be a key: only the position is kept.
+      const position = /position (\d+)/.exec(String(error))?.[1]
+      const before = position === undefined ? undefined : text.slice(0, Number(position)).split("\n")
+      return invalid({
+        key,
+        source,
+        value: path,
+        problem:
+          before === undefined
+            ? "the file is not valid JSON"
+            : `the file is not valid JSON at line ${before.length}, column ${(before.at(-1)?.length ?? 0) + 1}`,
+        expected: "JSON, as `dream-team config schema` describes it"
+      })
+    }
+  })
+})
+
+const fromFlags = (flags: SettingsFlags): Layered => {
+  const raw = Object.fromEntries(
+    Object.entries({
+      host: flags.host,
+      port: flags.port,
+      database: flags.database,
+      logLevel: flags.logLevel?.toLowerCase(),
+      use: flags.platforms
+    }).filter(([, value]) => value !== undefined)
+  )
+  const nameOf = (path: ReadonlyArray<string>): string => flagNames[path[0] ?? ""] ?? path.join(".")
+  return { kind: "flag", raw, ...decode(raw), nameOf, source: (path) => ({ kind: "flag", name: nameOf(path) }) }
+}
+
+const fromEnvironment = ({ names, raw }: Environment): Layered => {
+  const nameOf = (path: ReadonlyArray<string>): string => {
+    for (let length = path.length; length > 0; length--) {
+      const name = names.get(path.slice(0, length).join("/"))
+      if (name !== undefined) return name
+    }
+    return path.join(".")
+  }
+  return {
+    kind: "environment",
+    raw,
+    ...decode(raw),
+    nameOf,
+    source: (path) => ({ kind: "environment", name: nameOf(path) })
+  }
+}
+
+const fromFile = (raw: unknown, file: string): Layered => ({
+  kind: "file",
+  raw,
+  ...decode(raw),
+  nameOf: (path) => (path.length === 0 ? "(the whole file)" : path.join(".")),
+  source: () => ({ kind: "file", name: file })
+})
+
+const unknownVariables = (environment: Environment): ReadonlyArray<SettingsProblem> =>
+  environment.unknown.map(({ name, platform, suggestion }) => ({
+    key: name,
+    source: "environment",
+    problem: suggestion === undefined ? "unknown variable" : `unknown variable, did you mean ${suggestion}?`,
+    expected:
+      platform === undefined
+        ? "one of the variables that the README lists"
+        : `\`${platform}\` to be named in DREAM_TEAM_PLATFORMS, if it is a platform to use`
+  }))
+
+/** The name of a key that came without one: made from the key, so that it stays when the list of keys changes. */
+const tenantOf = (key: string): string => `key-${createHash("sha256").update(key).digest("hex").slice(0, 8)}`
+
+const isLoopback = (host: string): boolean => host === "localhost" || host === "::1" || /^127(\.\d{1,3}){3}$/.test(host)
+
+const suitabilityOf = (score: (type: TaskType) => number): Readonly<Record<TaskType, number>> => ({
+  implementation: score("implementation"),
+  documentation: score("documentation"),
+  testing: score("testing"),
+  architecture: score("architecture"),
+  analysis: score("analysis"),
+  "question-answering": score("question-answering")
+})
+
+type Timeouts = PlatformSettings["timeouts"]
+
+const timeoutsOf = (ms: (timeout: keyof Timeouts) => number): Timeouts => ({
+  connectMs: ms("connectMs"),
+  firstTokenMs: ms("firstTokenMs"),
+  betweenTokensMs: ms("betweenTokensMs"),
+  attemptMs: ms("attemptMs")
+})
+
+/** Lays the sources over each other and over the defaults; finds what is wrong only in the sum. */
+const assemble = (layers: ReadonlyArray<Layered>) => {
+  const entries: Array<Entry> = []
+  const problems: Array<SettingsProblem> = []
+
+  const find = <A>(path: ReadonlyArray<string>, read: (values: SettingsFile) => A | undefined) => {
+    for (const layer of layers) {
+      const value = read(layer.values)
+      if (value !== undefined) return { value, layer, source: layer.source(path) }
+    }
+    return undefined
+  }
+
+  const note = (path: ReadonlyArray<string>, value: unknown, source: Source): void => {
+    entries.push({ key: path.join("."), value, source })
+  }
+
+  const choose = <A, B>(
+    path: ReadonlyArray<string>,
+    read: (values: SettingsFile) => A | undefined,
+    fallback: B,
+    show: (value: A | B) => unknown = (value) => value
+  ): A | B => {
+    const found = find(path, read)
+    const value = found === undefined ? fallback : found.value
+    note(path, show(value), found?.source ?? { kind: "default" })
+    return value
+  }
+
+  const complain = (
+    path: ReadonlyArray<string>,
+    read: (values: SettingsFile) => unknown,
+    text: { readonly value?: string; readonly problem: string; readonly expected: string }
+  ): void => {
+    const found = find(path, read)
+    const key = found === undefined ? path.join(".") : found.layer.nameOf(path)
+    problems.push({ key, source: found === undefined ? "default" : sourceText(found.source), ...text })
+  }
+
+  const host = choose(["host"], (values) => values.host?.replace(/^\[(.*)\]$/, "$1"), defaults.host)
+  const port = choose(["port"], (values) => values.port, defaults.port)
+
+  const foundKeys = find(["apiKeys"], (values) => values.apiKeys)
+  const apiKeys = (foundKeys?.value ?? []).map((text): ApiKey => {
+    const { key, tenant } = splitApiKey(text)
+    return { tenant: TenantId.make(tenant ?? tenantOf(key)), key: Redacted.make(key) }
+  })
+  note(
+    ["apiKeys"],
+    apiKeys.map(({ tenant }) => `${tenant}:${redacted}`),
+    foundKeys?.source ?? { kind: "default" }
+  )
+  if (new Set(apiKeys.map(({ key }) => Redacted.value(key))).size < apiKeys.length) {
+    complain(["apiKeys"], (values) => values.apiKeys, {
+      problem: "the same key stands there twice",
+      expected: "each key once (a tenant may have several)"
+    })
+  }
+  // Keys that are only mistyped are already named; without them the host would be blamed as well.
+  const keysIntended =
+    apiKeys.length > 0 || layers.some(({ mistakes }) => mistakes.some(({ path }) => path[0] === "apiKeys"))
+  if (!isLoopback(host) && !keysIntended) {
+    complain(["host"], (values) => values.host, {
+      value: host,
+      problem: "without API keys the service listens on loopback only",
+      expected: "127.0.0.1, ::1 or localhost, or keys in DREAM_TEAM_API_KEYS"
+    })
+  }
+
+  const database = choose(["database"], (values) => values.database, defaults.database)
+  const logLevel = choose(
+    ["logLevel"],
+    (values) => values.logLevel,
+    defaults.logLevel,
+    (level) => level.toLowerCase()
+  )
+  const maxBodyBytes = choose(["maxBodyBytes"], (values) => values.maxBodyBytes, defaults.maxBodyBytes)
+  const shutdownGraceMs = choose(["shutdownGraceMs"], (values) => values.shutdownGraceMs, defaults.shutdownGraceMs)
+
+  const task = (key: keyof SettingsShape["tasks"]): number =>
+    choose(["tasks", key], (values) => values.tasks?.[key], defaults.tasks[key])
+  const tasks = {
+    deadlineMs: task("deadlineMs"),
+    maxAttempts: task("maxAttempts"),
+    maxOutputTokens: task("maxOutputTokens"),
+    parkAfterMs: task("parkAfterMs"),
+    livePerClass: task("livePerClass")
+  }
+  const health = {
+    intervalMs: choose(["health", "intervalMs"], (values) => values.health?.intervalMs, defaults.health.intervalMs),
+    timeoutMs: choose(["health", "timeoutMs"], (values) => values.health?.timeoutMs, defaults.health.timeoutMs)
+  }
+
+  const described = layers.flatMap(({ values }) => Object.keys(values.platforms ?? {}))
+  const everyId = Array.from(new Set<string>([...knownPlatforms, ...described]))
+  const use = choose(["use"], (values) => values.use, everyId)
+  if (new Set(use).size < use.length) {
+    complain(["use"], (values) => values.use, {
+      problem: "a platform stands there twice",
+      expected: "each platform id once"
+    })
+  }
+
+  const platformOf = (id: string): PlatformSettings | { readonly absent: string } => {
+    const template = templateOf(id)
+    const platformId = PlatformId.make(id)
+    const at = (...path: ReadonlyArray<string>): ReadonlyArray<string> => ["platforms", id, ...path]
+    const reading =
+      <A>(read: (file: PlatformFile) => A | undefined) =>
+      (values: SettingsFile): A | undefined => {
+        const file = values.platforms?.[platformId]
+        return file === undefined ? undefined : read(file)
+      }
+    const pick = <A, B>(
+      path: ReadonlyArray<string>,
+      read: (file: PlatformFile) => A | undefined,
+      fallback: B,
+      show?: (value: A | B) => unknown
+    ): A | B => choose(at(...path), reading(read), fallback, show)
+    const has = (read: (file: PlatformFile) => unknown): boolean => find([], reading(read)) !== undefined
+    const lacks = (key: "baseUrl" | "model", variable: "BASE_URL" | "MODEL", expected: string): boolean => {
+      const mistaken = layers.some(({ mistakes }) =>
+        mistakes.some(({ path }) => path.join("/") === at(key).join("/") || path.join("/") === at().join("/"))
+      )
+      if (template[key] !== undefined || has((file) => file[key]) || mistaken) return false
+      const suggestion = described.includes(id) ? undefined : nearest(id, knownPlatforms)
+      problems.push({
+        key: platformVariable(id, variable),
+        source: "environment",
+        problem: `missing for the platform \`${id}\`${suggestion === undefined ? "" : `, did you mean ${suggestion}?`}`,
+        expected: `${expected} (in the file: platforms.${id}.${key})`
+      })
+      return true
+    }
+    const incomplete = [
+      lacks("baseUrl", "BASE_URL", "the URL of an OpenAI-compatible API, such as http://127.0.0.1:11434/v1"),
+      lacks("model", "MODEL", "the name of the model to use")
+    ].includes(true)
+    if (incomplete) return { absent: "its settings are incomplete" }
+    const key = find(
+      at("apiKey"),
+      reading((file) => file.apiKey)
+    )
+    if (key === undefined) return { absent: `no API key: set ${keyVariables(id).join(" or ")}` }
+
+    const limits = template.limits
+    const baseUrl = pick(["baseUrl"], (file) => file.baseUrl, template.baseUrl ?? "").replace(/\/+$/, "")
+    note(at("apiKey"), redacted, key.source)
+    const settings: PlatformSettings = {
+      id: platformId,
+      wire: pick(["wire"], (file) => file.wire, template.wire),
+      baseUrl,
+      apiKey: Redacted.make(key.value),
+      model: pick(["model"], (file) => file.model, template.model ?? ""),
+      capabilities: pick(["capabilities"], (file) => file.capabilities, template.capabilities),
+      contextWindow: pick(["contextWindow"], (file) => file.contextWindow, template.contextWindow),
+      weight: pick(["weight"], (file) => file.weight, template.weight),
+      suitability: suitabilityOf((type) =>
+        pick(["suitability", type], (file) => file.suitability?.[type], template.suitability[type])
+      ),
+      limits: {
+        requestsPerMinute:
+          pick(["limits", "requestsPerMinute"], (file) => file.limits?.requestsPerMinute, limits.requestsPerMinute) ??
+          undefined,
+        tokensPerMinute:
+          pick(["limits", "tokensPerMinute"], (file) => file.limits?.tokensPerMinute, limits.tokensPerMinute) ??
+          undefined,
+        tokensCounted: pick(["limits", "tokensCounted"], (file) => file.limits?.tokensCounted, limits.tokensCounted),
+        burst: pick(["limits", "burst"], (file) => file.limits?.burst, limits.burst) ?? undefined,
+        windowRequests:
+          pick(["limits", "windowRequests"], (file) => file.limits?.windowRequests, limits.windowRequests) ?? undefined,
+        windowMs: pick(["limits", "windowMs"], (file) => file.limits?.windowMs, limits.windowMs) ?? undefined,
+        maxConcurrent: pick(["limits", "maxConcurrent"], (file) => file.limits?.maxConcurrent, limits.maxConcurrent)
+      },
+      breaker: {
+        failures: pick(["breaker", "failures"], (file) => file.breaker?.failures, template.breaker.failures),
+        openMs: pick(["breaker", "openMs"], (file) => file.breaker?.openMs, template.breaker.openMs)
+      },
+      timeouts: timeoutsOf((timeout) =>
+        pick(["timeouts", timeout], (file) => file.timeouts?.[timeout], template.timeouts[timeout])
+      ),
+      quotasUrl: pick(["quotasUrl"], (file) => file.quotasUrl, quotasUrlOf(id, baseUrl)) ?? undefined,
+      prices: pick(
+        ["prices"],
+        (file) => (file.prices === undefined ? undefined : { ...template.prices, ...file.prices }),
+        template.prices
+      )
+    }
+
+    const { burst, requestsPerMinute, windowMs, windowRequests } = settings.limits
+    if (burst !== undefined && (requestsPerMinute === undefined || burst > requestsPerMinute)) {
+      complain(
+        at("limits", "burst"),
+        reading((file) => file.limits?.burst),
+        {
+          value: String(burst),
+          problem:
+            requestsPerMinute === undefined
+              ? "a burst without a limit of requests per minute"
+              : "more than the requests per minute",
+          expected:
+            requestsPerMinute === undefined ? "requests per minute beside it" : `at most ${requestsPerMinute}, or none`
+        }
+      )
+    }
+    if (windowRequests !== undefined && windowMs === undefined) {
+      complain(
+        at("limits", "windowRequests"),
+        reading((file) => file.limits?.windowRequests),
+        {
+          value: String(windowRequests),
+          problem: "requests of a window whose length is not known",
+          expected: `the window's length beside it (${platformVariable(id, "WINDOW")}, such as 5h)`
+        }
+      )
+    }
+    if (windowMs !== undefined && windowRequests === undefined && has((file) => file.limits?.windowMs)) {
+      complain(
+        at("limits", "windowMs"),
+        reading((file) => file.limits?.windowMs),
+        {
+          problem: "a window without its number of requests",
+          expected: `the window's requests beside it (${platformVariable(id, "WINDOW_REQUESTS")})`
+        }
+      )
+    }
+    return settings
+  }
+
+  const platforms: Array<PlatformSettings> = []
+  const absent: Array<{ readonly id: PlatformId; readonly reason: string }> = []
+  for (const id of new Set<string>(use)) {
+    const platform = platformOf(id)
+    if ("absent" in platform) absent.push({ id: PlatformId.make(id), reason: platform.absent })
+    else platforms.push(platform)
+  }
+  const chosenBy = find(["use"], (values) => values.use)?.source.name
+  for (const id of everyId.filter((id) => !use.includes(id))) {
+    absent.push({ id: PlatformId.make(id), reason: `not among the platforms to use (${chosenBy})` })
+  }
+
+  const settings: SettingsShape = {
+    host,
+    port,
+    apiKeys,
+    maxBodyBytes,
+    database,
+    platforms,
+    absent,
+    tasks,
+    health,
+    shutdownGraceMs,
+    logLevel
+  }
+  return { settings, entries, problems }
+}
+
+/**
+ * The effective settings: flags, then the environment (through the current `ConfigProvider`), then the JSON file, then
+ * the defaults; with the source of each. Fails with every mistake at once.
+ */
+export const load = Effect.fn("Settings.load")(function* (flags: SettingsFlags = {}) {
+  const variables = yield* readVariables
+  const variable = variables.get(configVariable)
+  const path = flags.config ?? variable
+  const read =
+    path === undefined
+      ? undefined
+      : yield* Effect.either(
+          flags.config === undefined
+            ? readFile(path, configVariable, "environment")
+            : readFile(path, "--config", "flag")
+        )
+  const file = path !== undefined && read?._tag === "Right" ? fromFile(read.right, path) : undefined
+  const environment = interpret(variables, [
+    ...knownPlatforms,
+    ...Object.keys(file?.values.platforms ?? {}),
+    ...(file?.values.use ?? []),
+    ...(flags.platforms ?? []),
+    ...namedPlatforms(variables)
+  ])
+  const layers = [fromFlags(flags), fromEnvironment(environment), ...(file === undefined ? [] : [file])]
+  const assembled = assemble(layers)
+  const problems = [
+    ...(read?._tag === "Left" ? read.left.problems : []),
+    ...layers.flatMap(problemsOf),
+    ...unknownVariables(environment),
+    ...assembled.problems
+  ]
+  if (problems.length > 0) return yield* SettingsInvalid.of(problems)
+  const loaded: Loaded = { settings: assembled.settings, entries: assembled.entries, file: path }
+  return loaded
+})

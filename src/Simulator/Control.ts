@@ -1,0 +1,105 @@
+import type { IncomingMessage, ServerResponse } from "node:http"
+import { Either, Schema } from "effect"
+import { type FieldProblem, InvalidRequest } from "../Domain/ApiError.js"
+import { parseJson, readBody, sendError, sendJson } from "./Body.js"
+import { type ActiveFault, Fault, type FaultBoard, maxFaults } from "./Faults.js"
+import type { PlatformState } from "./Platform.js"
+import { problemsOf } from "./Problems.js"
+import type { Stats } from "./Stats.js"
+
+/** What the simulator's own endpoints speak of. */
+export interface ControlContext {
+  readonly platforms: ReadonlyMap<string, PlatformState>
+  readonly faults: FaultBoard
+  /** Monotonic ms since the start. */
+  readonly now: () => number
+}
+
+const decodeFault = Schema.decodeUnknownEither(Fault, { errors: "all", onExcessProperty: "error" })
+
+const invalidFault = (problems: ReadonlyArray<FieldProblem>): InvalidRequest =>
+  new InvalidRequest({ message: "The fault is not valid.", problems })
+
+/** Sets a fault that came from outside, or says what is wrong with it. */
+export const setFault = (
+  { faults, now, platforms }: ControlContext,
+  input: unknown
+): Either.Either<ActiveFault, InvalidRequest> =>
+  Either.gen(function* () {
+    const fault = yield* Either.mapLeft(decodeFault(input), (error) => invalidFault(problemsOf(error)))
+    if (fault.platform !== "*" && !platforms.has(fault.platform)) {
+      const known = [...platforms.keys(), "*"].join(", ")
+      return yield* Either.left(invalidFault([{ field: "platform", problem: `expected one of ${known}` }]))
+    }
+    const active = faults.add(fault, now())
+    if (active === undefined) {
+      return yield* Either.left(
+        invalidFault([{ field: "", problem: `there are ${maxFaults} faults already: clear some first` }])
+      )
+    }
+    return active
+  })
+
+export const statsOf = ({ now, platforms }: ControlContext): Stats => {
+  const at = now()
+  const byPlatform = [...platforms].map(([id, platform]) => [id, platform.stats(at)] as const)
+  return {
+    uptimeMs: Math.round(at),
+    violations: byPlatform.reduce(
+      (sum, [, { violations }]) => sum + violations.requests + violations.tokens + violations.concurrency,
+      0
+    ),
+    platforms: Object.fromEntries(byPlatform)
+  }
+}
+
+const endpoints: ReadonlyArray<string> = ["/__health", "/__stats", "/__faults"]
+
+/** Answers a request to the simulator itself. */
+export const control = (
+  context: ControlContext,
+  incoming: IncomingMessage,
+  response: ServerResponse,
+  path: string,
+  query: URLSearchParams
+): void => {
+  const method = incoming.method ?? "GET"
+  switch (`${method} ${path}`) {
+    case "GET /__health":
+      sendJson(response, 200, { status: "ok", simulated: true, platforms: [...context.platforms.keys()] })
+      return
+    case "GET /__stats":
+      sendJson(response, 200, statsOf(context))
+      return
+    case "GET /__faults":
+      sendJson(response, 200, { faults: context.faults.list(context.now()) })
+      return
+    case "DELETE /__faults":
+      sendJson(response, 200, {
+        cleared: context.faults.clear(query.get("platform") ?? undefined, context.now())
+      })
+      return
+    case "POST /__faults":
+      readBody(incoming, (text) => postFault(context, response, text))
+      return
+    default:
+      if (endpoints.includes(path)) sendError(response, 405, "wrong-method", `${method} is not offered at ${path}.`)
+      else sendError(response, 404, "not-found", `There is nothing at ${path}. There are: ${endpoints.join(", ")}.`)
+  }
+}
+
+const postFault = (context: ControlContext, response: ServerResponse, text: string | undefined): void => {
+  if (text === undefined) {
+    sendError(response, 413, "too-large", "The body is too large.")
+    return
+  }
+  const parsed = parseJson(text)
+  if (Either.isLeft(parsed)) {
+    sendError(response, 400, "invalid-request", parsed.left, { problems: [] })
+    return
+  }
+  Either.match(setFault(context, parsed.right), {
+    onLeft: ({ message, problems }) => sendError(response, 400, "invalid-request", message, { problems }),
+    onRight: (active) => sendJson(response, 201, active)
+  })
+}

@@ -1,0 +1,107 @@
+import { Schema } from "effect"
+import { TokensCounted, WireFormat } from "../Domain/Platform.js"
+
+/** Log-normal: half of the samples lie below `median`; `sigma` is the standard deviation of their logarithm, 0 = always the median. */
+export const Distribution = Schema.Struct({
+  median: Schema.NonNegative,
+  sigma: Schema.NonNegative.pipe(Schema.lessThanOrEqualTo(5))
+}).annotations({ identifier: "Distribution" })
+export type Distribution = typeof Distribution.Type
+
+/** At most `limit` in any `windowMs`. */
+export const WindowLimit = Schema.Struct({
+  limit: Schema.Int.pipe(Schema.positive()),
+  windowMs: Schema.Number.pipe(Schema.positive(), Schema.finite())
+}).annotations({ identifier: "WindowLimit" })
+export type WindowLimit = typeof WindowLimit.Type
+
+/** What the simulated platform allows. What is absent is not limited. */
+export const SimulatedLimits = Schema.Struct({
+  /** Requests in rolling windows; every window holds. */
+  requests: Schema.optional(Schema.Array(WindowLimit)),
+  /** Tokens in rolling windows, counted as `tokensCounted` says; every window holds. */
+  tokens: Schema.optional(Schema.Array(WindowLimit)),
+  /** Default `reserved`. */
+  tokensCounted: Schema.optional(TokensCounted),
+  /** Requests being answered at once. */
+  maxConcurrent: Schema.optional(Schema.Int.pipe(Schema.positive()))
+}).annotations({ identifier: "SimulatedLimits" })
+export type SimulatedLimits = typeof SimulatedLimits.Type
+
+/** Whose base path, headers and error shapes are spoken. */
+export const Dialect = Schema.Literal("openai", "gemini", "dashscope", "synthetic").annotations({
+  identifier: "Dialect"
+})
+export type Dialect = typeof Dialect.Type
+
+export const SimulatedPlatform = Schema.Struct({
+  /** `openai-responses` answers `/chat/completions` as well, as OpenAI does. */
+  wire: WireFormat,
+  /** Default `gemini` for the wire `gemini`, else `openai`. */
+  dialect: Schema.optional(Dialect),
+  /** The models it knows; any other is answered with its "unknown model" error. */
+  models: Schema.NonEmptyArray(Schema.NonEmptyString),
+  /** The only key it accepts. Default: any key, but there must be one. */
+  apiKey: Schema.optional(Schema.NonEmptyString),
+  limits: Schema.optional(SimulatedLimits),
+  latency: Schema.Struct({
+    /** From the request's arrival to the first token, ms. */
+    firstTokenMs: Distribution,
+    /** From one token to the next, ms. */
+    tokenMs: Distribution
+  }),
+  /** Length of an answer's text, tokens. */
+  answerTokens: Distribution,
+  /** Tokens spent on reasoning before the text, counted as output. Default none. */
+  reasoningTokens: Schema.optional(Distribution),
+  /** Input and output together, tokens; more input than this is refused. Default 1,000,000. */
+  contextWindow: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  /** Longest answer, and what a request that names no bound reserves, tokens. Default 8,192. */
+  maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.between(1, 200_000)))
+}).annotations({ identifier: "SimulatedPlatform" })
+export type SimulatedPlatform = typeof SimulatedPlatform.Type
+
+export interface SimulatorOptions<Id extends string = string> {
+  /** 0 (the default) takes any free port. */
+  readonly port?: number | undefined
+  /** Default `127.0.0.1`. */
+  readonly host?: string | undefined
+  /** With the content of a request it alone decides the answer, its length and its latency. */
+  readonly seed: number
+  /** Multiplies every latency. Default 1. */
+  readonly latencyScale?: number | undefined
+  /** By id: 1 to 40 lower-case letters, digits or hyphens, starting with a letter. */
+  readonly platforms: Readonly<Record<Id, SimulatedPlatform>>
+}
+
+/** `SimulatorOptions` as checked when a simulator starts. */
+export const SimulatorOptionsSchema = Schema.Struct({
+  port: Schema.optional(Schema.Int.pipe(Schema.between(0, 65_535))),
+  host: Schema.optional(Schema.NonEmptyString),
+  seed: Schema.Number.pipe(Schema.finite()),
+  latencyScale: Schema.optional(Schema.NonNegative.pipe(Schema.finite())),
+  platforms: Schema.Record({
+    key: Schema.String.pipe(Schema.pattern(/^[a-z][a-z0-9-]{0,39}$/)),
+    value: SimulatedPlatform
+  })
+}).annotations({ identifier: "SimulatorOptions" })
+
+export const dialectOf = (platform: SimulatedPlatform): Dialect =>
+  platform.dialect ?? (platform.wire === "gemini" ? "gemini" : "openai")
+
+/** Where a dialect's endpoints begin, below the platform's own prefix. */
+export const basePathOf = (dialect: Dialect): string => {
+  switch (dialect) {
+    case "openai":
+      return "/v1"
+    case "gemini":
+      return "/v1beta"
+    case "dashscope":
+      return "/compatible-mode/v1"
+    case "synthetic":
+      return "/openai/v1"
+  }
+}
+
+export const defaultContextWindow = 1_000_000
+export const defaultMaxOutputTokens = 8_192

@@ -1,0 +1,115 @@
+import { type Answer, answerOf, inputTokensOf } from "./Answer.js"
+import { openAiDuration } from "./Errors.js"
+import { Limiter, shortest } from "./Limits.js"
+import {
+  basePathOf,
+  type Dialect,
+  defaultContextWindow,
+  defaultMaxOutputTokens,
+  dialectOf,
+  type SimulatedPlatform
+} from "./Options.js"
+import type { SimulatedRequest } from "./Request.js"
+import type { PlatformStats } from "./Stats.js"
+
+export type PlatformCounters = {
+  -readonly [Key in
+    | "received"
+    | "answered"
+    | "streams"
+    | "refused"
+    | "inputTokens"
+    | "outputTokens"
+    | "aborted"
+    | "faultsInjected"
+    | "otherRequests"]: PlatformStats[Key]
+}
+
+/** One simulated platform: what it is told to be, its limits, and what it has seen. */
+export class PlatformState {
+  readonly id: string
+  readonly options: SimulatedPlatform
+  readonly dialect: Dialect
+  /** Below the platform's prefix. */
+  readonly basePath: string
+  readonly contextWindow: number
+  readonly limiter: Limiter
+  readonly violations = { requests: 0, tokens: 0, concurrency: 0 }
+  readonly counters: PlatformCounters = {
+    received: 0,
+    answered: 0,
+    streams: 0,
+    refused: 0,
+    inputTokens: 0,
+    outputTokens: 0,
+    aborted: 0,
+    faultsInjected: 0,
+    otherRequests: 0
+  }
+  private readonly models: ReadonlySet<string>
+  private readonly seed: number
+  private readonly latencyScale: number
+
+  constructor(id: string, options: SimulatedPlatform, seed: number, latencyScale: number) {
+    this.id = id
+    this.options = options
+    this.dialect = dialectOf(options)
+    this.basePath = basePathOf(this.dialect)
+    this.contextWindow = options.contextWindow ?? defaultContextWindow
+    this.limiter = new Limiter(options.limits)
+    this.models = new Set(options.models)
+    this.seed = seed
+    this.latencyScale = latencyScale
+  }
+
+  knows(model: string): boolean {
+    return this.models.has(model)
+  }
+
+  inputTokens(request: SimulatedRequest): number {
+    return inputTokensOf(request)
+  }
+
+  /** What a request counts as output where tokens are counted as reserved. */
+  reservedOutput(request: SimulatedRequest): number {
+    return request.maxOutputTokens ?? this.options.maxOutputTokens ?? defaultMaxOutputTokens
+  }
+
+  answer(request: SimulatedRequest, inputTokens: number): Answer {
+    return answerOf({
+      seed: this.seed,
+      platformId: this.id,
+      platform: this.options,
+      latencyScale: this.latencyScale,
+      request,
+      inputTokens
+    })
+  }
+
+  /** What the platform's answers say of its limits: only OpenAI's do. */
+  limitHeaders(now: number): Readonly<Record<string, string>> {
+    if (this.dialect !== "openai") return {}
+    const headers: Record<string, string> = {}
+    for (const unit of ["requests", "tokens"] as const) {
+      const window = shortest(this.limiter[unit])
+      if (window === undefined) continue
+      headers[`x-ratelimit-limit-${unit}`] = String(window.limit)
+      headers[`x-ratelimit-remaining-${unit}`] = String(Math.max(0, window.limit - window.used(now)))
+      headers[`x-ratelimit-reset-${unit}`] = openAiDuration(window.untilEmpty(now))
+    }
+    return headers
+  }
+
+  stats(now: number): PlatformStats {
+    return {
+      ...this.counters,
+      violations: { ...this.violations },
+      inFlight: this.limiter.inFlight,
+      maxInFlight: this.limiter.maxInFlight,
+      limits: {
+        requests: this.limiter.requests.map((window) => window.read(now)),
+        tokens: this.limiter.tokens.map((window) => window.read(now))
+      }
+    }
+  }
+}

@@ -1,0 +1,77 @@
+import { existsSync, mkdirSync, realpathSync } from "node:fs"
+import { basename, dirname, join, resolve } from "node:path"
+import Sqlite from "better-sqlite3"
+import { Effect, Predicate, Schema, type Scope } from "effect"
+
+/** The database cannot be used: `message` says what is wrong, where, and what to do about it. */
+export class DatabaseUnavailable extends Schema.TaggedError<DatabaseUnavailable>()("DatabaseUnavailable", {
+  file: Schema.String,
+  message: Schema.String
+}) {}
+
+const codeOf = (cause: unknown): string =>
+  Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : ""
+
+const textOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+/** Says what a failure of SQLite's or the file system's means for the person who started the service. */
+export const explain = (file: string, cause: unknown): DatabaseUnavailable => {
+  const code = codeOf(cause)
+  const say = (message: string): DatabaseUnavailable => new DatabaseUnavailable({ file, message })
+  if (code.startsWith("SQLITE_NOTADB")) {
+    return say(`${file} is not a SQLite database. Point DREAM_TEAM_DATABASE at another file, or move this one away.`)
+  }
+  if (code.startsWith("SQLITE_CORRUPT")) {
+    return say(`The database ${file} is damaged (${textOf(cause)}). Restore it from a backup, or move it away.`)
+  }
+  if (code.startsWith("SQLITE_FULL") || code === "ENOSPC") {
+    return say(`The disk that holds ${file} is full. Free some space and start again.`)
+  }
+  if (code.startsWith("SQLITE_READONLY") || code === "EROFS" || code === "EACCES" || code === "EPERM") {
+    return say(
+      `The database ${file} cannot be written (${textOf(cause)}). Give this user write access to it and its folder.`
+    )
+  }
+  return say(
+    `The database ${file} cannot be opened (${textOf(cause)}). The path must be a file in a folder this user may write.`
+  )
+}
+
+/** The one name of a database file, whatever links or relative paths lead to it. Its folder is made where missing. */
+export const locate = (file: string): Effect.Effect<string, DatabaseUnavailable> =>
+  Effect.try({
+    try: () => {
+      const absolute = resolve(file)
+      mkdirSync(dirname(absolute), { recursive: true })
+      return existsSync(absolute) ? realpathSync(absolute) : join(realpathSync(dirname(absolute)), basename(absolute))
+    },
+    catch: (cause) => explain(resolve(file), cause)
+  })
+
+/**
+ * Makes this process the only owner of `file` until the scope closes. The lock is an exclusive transaction on a
+ * database beside it, so the operating system gives it back however the process ends.
+ */
+export const own = (file: string): Effect.Effect<void, DatabaseUnavailable, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.try({
+      try: () => {
+        const lock = new Sqlite(`${file}.lock`, { timeout: 0 })
+        try {
+          lock.exec("BEGIN EXCLUSIVE")
+          return lock
+        } catch (cause) {
+          lock.close()
+          throw cause
+        }
+      },
+      catch: (cause) =>
+        codeOf(cause).startsWith("SQLITE_BUSY")
+          ? new DatabaseUnavailable({
+              file,
+              message: `The database ${file} is in use by another Dream Team process (it holds ${file}.lock). Stop that process, or give this one its own file with DREAM_TEAM_DATABASE.`
+            })
+          : explain(file, cause)
+    }),
+    (lock) => Effect.sync(() => lock.close())
+  ).pipe(Effect.asVoid)

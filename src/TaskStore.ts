@@ -1,0 +1,709 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import { Clock, Context, Effect, Layer, Option, type ParseResult, Schema } from "effect"
+import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
+import type { TaskEventBody } from "./Domain/Event.js"
+import type { FailureView } from "./Domain/Failure.js"
+import { PlatformId } from "./Domain/Platform.js"
+import {
+  type Attempt,
+  type Decision,
+  isTerminal,
+  type Priority,
+  type Task,
+  type TaskError,
+  TaskId,
+  type TaskResult,
+  type TaskState,
+  type TaskSubmission,
+  type TaskSummary,
+  type TaskType,
+  type TenantId
+} from "./Domain/Task.js"
+import type { Usage } from "./Domain/Usage.js"
+import { Events } from "./Events.js"
+import {
+  type AttemptRow,
+  attemptOf,
+  decodeRequest,
+  firstOf,
+  previewOf,
+  priorityOf,
+  rankOf,
+  type StoredRequest,
+  type SummaryRow,
+  shownOf,
+  summaryColumns,
+  summaryOf,
+  type TaskRow,
+  taskColumns,
+  taskOf
+} from "./TaskStore/Rows.js"
+import { makeWriter, unavailable } from "./TaskStore/Writer.js"
+
+/** Another owner has the task now, or it has ended: what was to be written is void, and the writer has to stop. */
+export class OwnershipLost extends Schema.TaggedError<OwnershipLost>()("OwnershipLost", { id: TaskId }) {}
+
+/** Tasks that the same platforms can serve at the same priority: they wait for each other and for nobody else. */
+export interface TaskClass {
+  readonly id: number
+  readonly candidates: ReadonlyArray<PlatformId>
+  readonly priority: Priority
+}
+
+export interface NewTask {
+  readonly id: TaskId
+  readonly tenant: TenantId
+  readonly classId: number
+  readonly type: TaskType
+  readonly priority: Priority
+  readonly submission: TaskSubmission
+  readonly request: StoredRequest
+  /** Epoch ms. */
+  readonly deadline: number
+  /** `hash` tells a repeated request from another one with the same key. */
+  readonly idempotency: Option.Option<{ readonly key: string; readonly hash: string }>
+}
+
+/** Proof of owning a task. It is void as soon as the task is claimed again, parked, released, cancelled or ended. */
+export interface TaskClaim {
+  readonly id: TaskId
+  /** Grows with every claim of the task. */
+  readonly number: number
+}
+
+export interface ClaimedTask extends TaskClaim {
+  readonly tenant: TenantId
+  readonly type: TaskType
+  readonly priority: Priority
+  /** Epoch ms. */
+  readonly deadline: number
+  /** Attempts started by earlier owners. */
+  readonly attempts: number
+  /** Of those, the ones that count against the budget. */
+  readonly attemptsSpent: number
+  /** Dies where the stored text cannot be read any more. */
+  readonly request: Effect.Effect<StoredRequest>
+}
+
+export interface AttemptStart {
+  readonly number: number
+  readonly platform: PlatformId
+  readonly model: string
+  readonly decision: Decision
+}
+
+export interface AttemptEnd {
+  readonly number: number
+  readonly platform: PlatformId
+  readonly model: string
+  readonly durationMs: number
+  readonly timeToFirstTokenMs?: number | undefined
+  readonly outcome:
+    | { readonly _tag: "Succeeded"; readonly usage: Usage; readonly costUsd?: number | undefined }
+    | { readonly _tag: "Failed"; readonly failure: FailureView }
+    /** Cut by our own shutdown. */
+    | { readonly _tag: "Interrupted" }
+    /** Cut by a cancel or the task's deadline. */
+    | { readonly _tag: "Ignored" }
+}
+
+export type TaskEnd =
+  | { readonly _tag: "Succeeded"; readonly attempt: Option.Option<AttemptEnd>; readonly result: TaskResult }
+  | { readonly _tag: "Failed"; readonly error: TaskError }
+
+export interface ListQuery {
+  readonly state?: TaskState | undefined
+  readonly type?: TaskType | undefined
+  readonly priority?: Priority | undefined
+  readonly platform?: PlatformId | undefined
+  /** Only tasks older than this one's `seq`. */
+  readonly before?: number | undefined
+  readonly limit: number
+}
+
+/** An owner that dies this often during a task's attempts is killed by the task. */
+const maxOwnerDeaths = 3
+/** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
+const batch = 200
+/** Attempts shown of one task. */
+const maxAttemptsShown = 1000
+
+/**
+ * Tasks, their journal and who owns them, in SQL. Whatever is answered is on disk; every write of an owner holds only
+ * while the task is still its own, and what belongs together is one transaction.
+ */
+export class TaskStore extends Context.Tag("dream-team/TaskStore")<
+  TaskStore,
+  {
+    /** Grows with every start on the same database. */
+    readonly epoch: number
+    readonly classes: Effect.Effect<ReadonlyArray<TaskClass>, ServiceUnavailable>
+    readonly classOf: (
+      candidates: ReadonlyArray<PlatformId>,
+      priority: Priority
+    ) => Effect.Effect<TaskClass, ServiceUnavailable>
+    /** The task a tenant submitted under a key; another request under the same key is a conflict. */
+    readonly replay: (
+      tenant: TenantId,
+      idempotency: { readonly key: string; readonly hash: string }
+    ) => Effect.Effect<Option.Option<Task>, Conflict | ServiceUnavailable>
+    readonly insert: (
+      task: NewTask
+    ) => Effect.Effect<{ readonly task: Task; readonly replayed: boolean }, Conflict | ServiceUnavailable>
+    readonly get: (tenant: TenantId, id: TaskId) => Effect.Effect<Task, NotFound | ServiceUnavailable>
+    /** Fails where the tenant has no such task. */
+    readonly check: (tenant: TenantId, id: TaskId) => Effect.Effect<void, NotFound | ServiceUnavailable>
+    /** Newest first; `next` is the `before` of the page that follows. */
+    readonly list: (
+      tenant: TenantId,
+      query: ListQuery
+    ) => Effect.Effect<
+      { readonly tasks: ReadonlyArray<TaskSummary>; readonly next: Option.Option<number> },
+      ServiceUnavailable
+    >
+    readonly attempts: (
+      tenant: TenantId,
+      id: TaskId
+    ) => Effect.Effect<ReadonlyArray<Attempt>, NotFound | ServiceUnavailable>
+    /** Takes the oldest queued tasks of a class. */
+    readonly claim: (classId: number, limit: number) => Effect.Effect<ReadonlyArray<ClaimedTask>, ServiceUnavailable>
+    readonly attemptStarted: (
+      claim: TaskClaim,
+      attempt: AttemptStart
+    ) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    readonly attemptEnded: (
+      claim: TaskClaim,
+      attempt: AttemptEnd
+    ) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    /** Ends the task, with its last attempt and the events of both, in one transaction. */
+    readonly finish: (claim: TaskClaim, end: TaskEnd) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    /** Gives the task back until `until` (epoch ms). */
+    readonly park: (
+      claim: TaskClaim,
+      until: number,
+      why: string
+    ) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    /** Gives the task back to its queue; an attempt still running is written down as interrupted. */
+    readonly release: (claim: TaskClaim) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    /** An attempt still running is written down as ignored. `changed` is false where the task was cancelled already. */
+    readonly cancel: (
+      tenant: TenantId,
+      id: TaskId
+    ) => Effect.Effect<{ readonly task: Task; readonly changed: boolean }, NotFound | Conflict | ServiceUnavailable>
+    /** Back to the queue with a fresh attempt budget; a deadline that passed starts anew with its former length. */
+    readonly retry: (
+      tenant: TenantId,
+      id: TaskId
+    ) => Effect.Effect<{ readonly task: Task; readonly classId: number }, NotFound | Conflict | ServiceUnavailable>
+    /**
+     * Takes back what earlier owners left: running attempts become interrupted, their tasks and all that wait are queued
+     * again, and a task whose attempts its owners did not survive for the third time fails.
+     */
+    readonly recover: Effect.Effect<void, ServiceUnavailable>
+    /** Queues the waiting tasks whose time has come; answers with their classes. */
+    readonly wakeDue: Effect.Effect<ReadonlyArray<number>, ServiceUnavailable>
+    /** Queues the waiting tasks of a class; false where there were none. */
+    readonly wakeClass: (classId: number) => Effect.Effect<boolean, ServiceUnavailable>
+    /** Fails the tasks whose deadline passed while nobody worked on them. */
+    readonly expire: Effect.Effect<void, ServiceUnavailable>
+    /** The next instant (epoch ms) at which `wakeDue` or `expire` has something to do. */
+    readonly nextInstant: Effect.Effect<Option.Option<number>, ServiceUnavailable>
+  }
+>() {
+  static readonly layer: Layer.Layer<TaskStore, ServiceUnavailable, SqlClient.SqlClient | Events> = Layer.scoped(
+    TaskStore,
+    Effect.suspend(() => make)
+  )
+}
+
+const make = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const events = yield* Events
+
+  const touched = new Set<TaskId>()
+  const writer = yield* makeWriter({
+    starting: Effect.sync(() => touched.clear()),
+    committed: Effect.suspend(() => events.committed(touched))
+  })
+
+  /** Appends events and has their readers woken after the commit. */
+  const record = (id: TaskId, at: number, ...bodies: ReadonlyArray<TaskEventBody>): Effect.Effect<void, SqlError> =>
+    Effect.suspend(() => {
+      touched.add(id)
+      return events.append(id, at, bodies)
+    })
+
+  const read = <A>(query: Effect.Effect<A, SqlError | ParseResult.ParseError>): Effect.Effect<A, ServiceUnavailable> =>
+    query.pipe(
+      Effect.tapError((error) => Effect.logError("The task database could not be read", error)),
+      Effect.mapError(() => unavailable)
+    )
+
+  /** A write that gets the current wall time. */
+  const write = <A>(operation: (now: number) => Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => writer.write(operation(now)))
+
+  const epoch = yield* write(
+    (now) => sql<{ readonly epoch: number }>`INSERT INTO epochs (started_at) VALUES (${now}) RETURNING epoch`
+  ).pipe(Effect.flatMap(([row]) => (row === undefined ? Effect.die("no epoch was given") : Effect.succeed(row.epoch))))
+
+  const ownedBy = (claim: TaskClaim) =>
+    sql`id = ${claim.id} AND claims = ${claim.number} AND claim_epoch = ${epoch} AND state IN ('queued', 'running')`
+
+  /** Runs `follow` only where `update`, an update of the owned row that returns its id, changed it. */
+  const owning = (
+    claim: TaskClaim,
+    operation: (now: number) => {
+      readonly update: Effect.Effect<ReadonlyArray<unknown>, SqlError>
+      readonly follow: Effect.Effect<unknown, SqlError>
+    }
+  ): Effect.Effect<void, OwnershipLost | ServiceUnavailable> =>
+    write((now) => {
+      const { follow, update } = operation(now)
+      return Effect.flatMap(update, (rows) => (rows.length === 0 ? Effect.succeed(false) : Effect.as(follow, true)))
+    }).pipe(Effect.flatMap((owned) => (owned ? Effect.void : new OwnershipLost({ id: claim.id }))))
+
+  /** Ends whatever attempts of a task are still running; answers with their events. */
+  const cutAttempts = (
+    id: TaskId,
+    now: number,
+    outcome: "interrupted" | "ignored"
+  ): Effect.Effect<ReadonlyArray<TaskEventBody>, SqlError> =>
+    Effect.map(
+      sql<{ readonly number: number; readonly platform: PlatformId; readonly model: string }>`
+        UPDATE attempts SET outcome = ${outcome}, ended_at = ${now} WHERE task_id = ${id} AND outcome = 'running'
+        RETURNING number, platform, model`,
+      (rows) => rows.map((row): TaskEventBody => ({ type: `attempt.${outcome}`, ...row }))
+    )
+
+  const endAttempt = (
+    id: TaskId,
+    now: number,
+    attempt: AttemptEnd
+  ): Effect.Effect<ReadonlyArray<TaskEventBody>, SqlError> => {
+    const { durationMs, model, number, outcome, platform } = attempt
+    const named = { number, platform, model }
+    const column = { Succeeded: "succeeded", Failed: "failed", Interrupted: "interrupted", Ignored: "ignored" } as const
+    const event: TaskEventBody =
+      outcome._tag === "Failed"
+        ? { type: "attempt.failed", ...named, failure: outcome.failure }
+        : { type: `attempt.${column[outcome._tag]}`, ...named }
+    return Effect.map(
+      sql<{ readonly number: number }>`
+        UPDATE attempts SET
+          outcome = ${column[outcome._tag]},
+          ended_at = ${now},
+          duration_ms = ${durationMs},
+          time_to_first_token_ms = ${attempt.timeToFirstTokenMs ?? null},
+          failure = ${outcome._tag === "Failed" ? JSON.stringify(outcome.failure) : null},
+          usage = ${outcome._tag === "Succeeded" ? JSON.stringify(outcome.usage) : null},
+          cost_usd = ${outcome._tag === "Succeeded" ? (outcome.costUsd ?? null) : null}
+        WHERE task_id = ${id} AND number = ${number} AND outcome = 'running' RETURNING number`,
+      (rows) => (rows.length === 0 ? [] : [event])
+    )
+  }
+
+  const taskRow = (tenant: TenantId, id: TaskId) =>
+    Effect.map(
+      sql<TaskRow>`SELECT ${sql.literal(taskColumns)} FROM tasks WHERE id = ${id} AND tenant = ${tenant}`,
+      firstOf
+    )
+
+  const check = (tenant: TenantId, id: TaskId) =>
+    Effect.flatMap(read(sql`SELECT 1 FROM tasks WHERE id = ${id} AND tenant = ${tenant}`), (rows) =>
+      rows.length === 0 ? notFound(id) : Effect.void
+    )
+
+  const rowByKey = (tenant: TenantId, key: string) =>
+    Effect.map(
+      sql<TaskRow>`
+        SELECT ${sql.literal(taskColumns)} FROM tasks WHERE tenant = ${tenant} AND idempotency_key = ${key}`,
+      firstOf
+    )
+
+  const notFound = (id: TaskId) => new NotFound({ message: `There is no task ${id}` })
+
+  const found = <A>(id: TaskId, row: Option.Option<A>): Effect.Effect<A, NotFound> =>
+    Option.match(row, { onNone: () => notFound(id), onSome: Effect.succeed })
+
+  const sameRequest = (row: TaskRow, hash: string): Effect.Effect<Task, Conflict | ServiceUnavailable> =>
+    row.request_hash === hash
+      ? read(taskOf(row))
+      : new Conflict({ message: `The idempotency key was used before with another request (task ${row.id})` })
+
+  const knownClasses = new Map<string, TaskClass>()
+
+  const classOf = (candidates: ReadonlyArray<PlatformId>, priority: Priority) => {
+    const sorted = [...candidates].sort()
+    const names = sorted.join(",")
+    const key = `${priority}:${names}`
+    const known = knownClasses.get(key)
+    if (known !== undefined) return Effect.succeed(known)
+    return write(() =>
+      Effect.zipRight(
+        sql`INSERT INTO classes (candidates, priority) VALUES (${names}, ${rankOf(priority)}) ON CONFLICT DO NOTHING`,
+        sql<{ readonly id: number }>`
+          SELECT id FROM classes WHERE candidates = ${names} AND priority = ${rankOf(priority)}`
+      )
+    ).pipe(
+      Effect.flatMap(([row]) => (row === undefined ? Effect.die("no class was made") : Effect.succeed(row.id))),
+      Effect.map((id) => {
+        const made: TaskClass = { id, candidates: sorted, priority }
+        knownClasses.set(key, made)
+        return made
+      })
+    )
+  }
+
+  const insert = Effect.fn("TaskStore.insert")(function* (task: NewTask) {
+    const { idempotency, submission } = task
+    const key = Option.getOrNull(Option.map(idempotency, (given) => given.key))
+    const hash = Option.getOrNull(Option.map(idempotency, (given) => given.hash))
+    const now = yield* Clock.currentTimeMillis
+    const stored = { submission: JSON.stringify(submission), request: JSON.stringify(task.request) }
+    const inserted = yield* writer.write(
+      Effect.gen(function* () {
+        const rows = yield* sql`
+          INSERT INTO tasks (id, tenant, class_id, type, priority, state, idempotency_key, request_hash, preview,
+            submission, request, deadline, allowed_ms, created_at, updated_at)
+          VALUES (${task.id}, ${task.tenant}, ${task.classId}, ${task.type}, ${rankOf(task.priority)}, 'queued', ${key},
+            ${hash}, ${previewOf(submission.prompt)}, ${stored.submission}, ${stored.request}, ${task.deadline},
+            ${task.deadline - now}, ${now}, ${now})
+          ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING seq`
+        if (rows.length > 0) yield* record(task.id, now, { type: "task.queued" })
+        return rows.length > 0
+      })
+    )
+    if (inserted) {
+      const made: Task = {
+        id: task.id,
+        tenant: task.tenant,
+        type: task.type,
+        priority: task.priority,
+        state: "queued",
+        attempts: 0,
+        createdAt: now,
+        updatedAt: now,
+        deadline: task.deadline,
+        ...shownOf(submission)
+      }
+      return { task: made, replayed: false }
+    }
+    const earlier = key === null ? Option.none() : yield* read(rowByKey(task.tenant, key))
+    if (Option.isNone(earlier)) return yield* Effect.die("an insert met a conflict with nothing")
+    return { task: yield* sameRequest(earlier.value, hash ?? ""), replayed: true }
+  })
+
+  const list = Effect.fn("TaskStore.list")(function* (tenant: TenantId, query: ListQuery) {
+    const conditions = [
+      sql`tenant = ${tenant}`,
+      ...(query.state === undefined ? [] : [sql`state = ${query.state}`]),
+      ...(query.type === undefined ? [] : [sql`type = ${query.type}`]),
+      ...(query.priority === undefined ? [] : [sql`priority = ${rankOf(query.priority)}`]),
+      ...(query.platform === undefined ? [] : [sql`platform = ${query.platform}`]),
+      ...(query.before === undefined ? [] : [sql`seq < ${query.before}`])
+    ]
+    return yield* read(
+      Effect.gen(function* () {
+        const rows = yield* sql<SummaryRow>`
+          SELECT ${sql.literal(summaryColumns)} FROM tasks WHERE ${sql.and(conditions)}
+          ORDER BY seq DESC LIMIT ${query.limit + 1}`
+        const shown = rows.slice(0, query.limit)
+        const next = rows.length > query.limit ? Option.fromNullable(shown.at(-1)?.seq) : Option.none()
+        return { tasks: yield* Effect.forEach(shown, summaryOf), next }
+      })
+    )
+  })
+
+  const claim = (classId: number, limit: number) =>
+    Effect.map(
+      write(
+        () => sql<{
+          readonly seq: number
+          readonly id: TaskId
+          readonly tenant: TenantId
+          readonly type: TaskType
+          readonly priority: number
+          readonly deadline: number
+          readonly attempts: number
+          readonly attempts_spent: number
+          readonly claims: number
+          readonly request: string
+        }>`
+          UPDATE tasks SET claim_epoch = ${epoch}, claims = claims + 1 WHERE seq IN (
+            SELECT seq FROM tasks WHERE class_id = ${classId} AND state = 'queued' AND claim_epoch IS NULL
+            ORDER BY seq LIMIT ${limit})
+          RETURNING seq, id, tenant, type, priority, deadline, attempts, attempts_spent, claims, request`
+      ),
+      (rows) =>
+        [...rows]
+          .sort((a, b) => a.seq - b.seq)
+          .map(
+            (row): ClaimedTask => ({
+              id: row.id,
+              number: row.claims,
+              tenant: row.tenant,
+              type: row.type,
+              priority: priorityOf(row.priority),
+              deadline: row.deadline,
+              attempts: row.attempts,
+              attemptsSpent: row.attempts_spent,
+              request: Effect.orDie(decodeRequest(row.request))
+            })
+          )
+    )
+
+  const attemptStarted = (claim: TaskClaim, attempt: AttemptStart) =>
+    owning(claim, (now) => ({
+      update: sql`
+        UPDATE tasks SET state = 'running', attempts = ${attempt.number}, platform = ${attempt.platform},
+          started_at = COALESCE(started_at, ${now}), updated_at = ${now}
+        WHERE ${ownedBy(claim)} RETURNING id`,
+      follow: Effect.zipRight(
+        sql`
+          INSERT INTO attempts (task_id, number, platform, model, outcome, started_at, decision)
+          VALUES (${claim.id}, ${attempt.number}, ${attempt.platform}, ${attempt.model}, 'running', ${now},
+            ${JSON.stringify(attempt.decision)})`,
+        record(claim.id, now, {
+          type: "attempt.started",
+          number: attempt.number,
+          platform: attempt.platform,
+          model: attempt.model,
+          waitedMs: attempt.decision.waitedMs
+        })
+      )
+    }))
+
+  const attemptEnded = (claim: TaskClaim, attempt: AttemptEnd) =>
+    owning(claim, (now) => ({
+      update: sql`
+        UPDATE tasks SET attempts_spent = attempts_spent + ${attempt.outcome._tag === "Failed" ? 1 : 0},
+          updated_at = ${now}
+        WHERE ${ownedBy(claim)} RETURNING id`,
+      follow: Effect.flatMap(endAttempt(claim.id, now, attempt), (ended) => record(claim.id, now, ...ended))
+    }))
+
+  const finish = (claim: TaskClaim, end: TaskEnd) =>
+    owning(claim, (now) =>
+      end._tag === "Succeeded"
+        ? {
+            update: sql`
+              UPDATE tasks SET state = 'succeeded', result = ${JSON.stringify(end.result)}, claim_epoch = NULL,
+                updated_at = ${now}, finished_at = ${now}
+              WHERE ${ownedBy(claim)} RETURNING id`,
+            follow: Effect.gen(function* () {
+              const ended = Option.isSome(end.attempt) ? yield* endAttempt(claim.id, now, end.attempt.value) : []
+              yield* record(claim.id, now, ...ended, { type: "task.succeeded", platform: end.result.platform })
+            })
+          }
+        : {
+            update: sql`
+              UPDATE tasks SET state = 'failed', error = ${JSON.stringify(end.error)}, claim_epoch = NULL,
+                updated_at = ${now}, finished_at = ${now}
+              WHERE ${ownedBy(claim)} RETURNING id`,
+            follow: Effect.gen(function* () {
+              const ended = yield* cutAttempts(claim.id, now, "interrupted")
+              yield* record(claim.id, now, ...ended, { type: "task.failed", error: end.error })
+            })
+          }
+    )
+
+  const park = (claim: TaskClaim, until: number, why: string) =>
+    owning(claim, (now) => ({
+      update: sql`
+        UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
+          updated_at = ${now}
+        WHERE ${ownedBy(claim)} RETURNING id`,
+      follow: record(claim.id, now, { type: "task.waiting", until, why })
+    }))
+
+  const release = (claim: TaskClaim) =>
+    owning(claim, (now) => ({
+      update: sql`
+        UPDATE tasks SET state = 'queued', claim_epoch = NULL, updated_at = ${now}
+        WHERE ${ownedBy(claim)} RETURNING id`,
+      follow: Effect.flatMap(cutAttempts(claim.id, now, "interrupted"), (ended) => record(claim.id, now, ...ended))
+    }))
+
+  const cancel = Effect.fn("TaskStore.cancel")(function* (tenant: TenantId, id: TaskId) {
+    const changed = yield* write((now) =>
+      Effect.gen(function* () {
+        const rows = yield* sql`
+          UPDATE tasks SET state = 'cancelled', wake_at = NULL, waiting_why = NULL, claim_epoch = NULL,
+            updated_at = ${now}, finished_at = ${now}
+          WHERE id = ${id} AND tenant = ${tenant} AND state IN ('queued', 'running', 'waiting') RETURNING id`
+        if (rows.length === 0) return false
+        const ended = yield* cutAttempts(id, now, "ignored")
+        yield* record(id, now, ...ended, { type: "task.cancelled" })
+        return true
+      })
+    )
+    const task = yield* Effect.flatMap(read(taskRow(tenant, id)), (row) => found(id, row)).pipe(
+      Effect.flatMap((row) => read(taskOf(row)))
+    )
+    if (!changed && task.state !== "cancelled") {
+      return yield* new Conflict({ message: `The task has ended already: it ${task.state}` })
+    }
+    return { task, changed }
+  })
+
+  const retry = Effect.fn("TaskStore.retry")(function* (tenant: TenantId, id: TaskId) {
+    const [retried] = yield* write((now) =>
+      Effect.tap(
+        sql<TaskRow & { readonly class_id: number }>`
+          UPDATE tasks SET state = 'queued', error = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL,
+            deadline = CASE WHEN deadline <= ${now} THEN ${now} + allowed_ms ELSE deadline END, updated_at = ${now}
+          WHERE id = ${id} AND tenant = ${tenant} AND state IN ('failed', 'cancelled')
+          RETURNING class_id, ${sql.literal(taskColumns)}`,
+        (rows) => (rows.length === 0 ? Effect.void : record(id, now, { type: "task.retried" }))
+      )
+    )
+    if (retried !== undefined) return { task: yield* read(taskOf(retried)), classId: retried.class_id }
+    const { state } = yield* Effect.flatMap(read(taskRow(tenant, id)), (row) => found(id, row))
+    return yield* new Conflict({
+      message: isTerminal(state) ? "The task succeeded: there is nothing to retry" : `The task is still ${state}`
+    })
+  })
+
+  const recoverClaims = write((now) =>
+    Effect.gen(function* () {
+      const rows = yield* sql<{ readonly id: TaskId; readonly owner_deaths: number }>`
+        SELECT id, owner_deaths FROM tasks WHERE claim_epoch IS NOT NULL AND claim_epoch < ${epoch} LIMIT ${batch}`
+      yield* Effect.forEach(
+        rows,
+        ({ id, owner_deaths }) =>
+          Effect.gen(function* () {
+            const cut = yield* cutAttempts(id, now, "interrupted")
+            const deaths = owner_deaths + (cut.length > 0 ? 1 : 0)
+            const error: TaskError = {
+              type: "poison",
+              message: `The service died ${deaths} times while it worked on this task, so it is not tried again`
+            }
+            const poisoned = cut.length > 0 && deaths >= maxOwnerDeaths
+            yield* sql`
+              UPDATE tasks SET state = ${poisoned ? "failed" : "queued"}, claim_epoch = NULL, owner_deaths = ${deaths},
+                error = ${poisoned ? JSON.stringify(error) : null}, finished_at = ${poisoned ? now : null},
+                updated_at = ${now}
+              WHERE id = ${id}`
+            yield* record(id, now, ...cut, ...(poisoned ? [{ type: "task.failed", error } as const] : []))
+          }),
+        { discard: true }
+      )
+      return rows.length
+    })
+  ).pipe(Effect.repeat({ while: (changed) => changed === batch }), Effect.asVoid)
+
+  /** Queues waiting tasks, the ones due first; answers with a class for each. */
+  const wake = (which: ReturnType<typeof sql.and>) =>
+    Effect.map(
+      write(
+        (now) => sql<{ readonly class_id: number }>`
+          UPDATE tasks SET state = 'queued', wake_at = NULL, waiting_why = NULL, updated_at = ${now} WHERE seq IN (
+            SELECT seq FROM tasks WHERE state = 'waiting' AND ${which} LIMIT ${batch})
+          RETURNING class_id`
+      ),
+      (rows) => rows.map((row) => row.class_id)
+    )
+
+  const wakeAll = (which: Effect.Effect<ReturnType<typeof sql.and>>) =>
+    Effect.gen(function* () {
+      const classes = new Set<number>()
+      let more = true
+      while (more) {
+        const woken = yield* Effect.flatMap(which, wake)
+        for (const id of woken) classes.add(id)
+        more = woken.length === batch
+      }
+      return [...classes]
+    })
+
+  const expire = write((now) =>
+    Effect.gen(function* () {
+      const rows = yield* sql<{ readonly seq: number; readonly id: TaskId; readonly waiting_why: string | null }>`
+        SELECT seq, id, waiting_why FROM tasks
+        WHERE state = 'waiting' AND wake_at <= ${now} AND deadline <= ${now} LIMIT ${batch}`
+      const more = yield* sql<{ readonly seq: number; readonly id: TaskId; readonly waiting_why: string | null }>`
+        SELECT seq, id, waiting_why FROM tasks
+        WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= ${now} LIMIT ${batch}`
+      yield* Effect.forEach(
+        [...rows, ...more],
+        ({ id, seq, waiting_why }) =>
+          Effect.gen(function* () {
+            const error: TaskError = {
+              type: "deadline",
+              message:
+                waiting_why === null
+                  ? "The deadline passed before the task's turn came"
+                  : `The deadline passed while the task waited: ${waiting_why}`
+            }
+            yield* sql`
+              UPDATE tasks SET state = 'failed', error = ${JSON.stringify(error)}, wake_at = NULL, waiting_why = NULL,
+                updated_at = ${now}, finished_at = ${now}
+              WHERE seq = ${seq}`
+            yield* record(id, now, { type: "task.failed", error })
+          }),
+        { discard: true }
+      )
+      return rows.length === batch || more.length === batch
+    })
+  ).pipe(Effect.repeat({ while: (more) => more }), Effect.asVoid)
+
+  return TaskStore.of({
+    epoch,
+    classes: Effect.map(
+      read(
+        sql<{ readonly id: number; readonly candidates: string; readonly priority: number }>`
+          SELECT id, candidates, priority FROM classes ORDER BY id`
+      ),
+      (rows) =>
+        rows.map((row) => ({
+          id: row.id,
+          candidates: row.candidates.split(",").map((name) => PlatformId.make(name)),
+          priority: priorityOf(row.priority)
+        }))
+    ),
+    classOf,
+    replay: Effect.fn("TaskStore.replay")(function* (tenant, { hash, key }) {
+      const row = yield* read(rowByKey(tenant, key))
+      return Option.isNone(row) ? Option.none() : Option.some(yield* sameRequest(row.value, hash))
+    }),
+    insert,
+    get: Effect.fn("TaskStore.get")(function* (tenant, id) {
+      const row = yield* found(id, yield* read(taskRow(tenant, id)))
+      return yield* read(taskOf(row))
+    }),
+    check,
+    list,
+    attempts: Effect.fn("TaskStore.attempts")(function* (tenant, id) {
+      yield* check(tenant, id)
+      const rows = sql<AttemptRow>`
+        SELECT number, platform, model, outcome, started_at, ended_at, time_to_first_token_ms, duration_ms, cost_usd,
+          failure, usage, decision
+        FROM attempts WHERE task_id = ${id} ORDER BY number LIMIT ${maxAttemptsShown}`
+      return yield* read(Effect.flatMap(rows, Effect.forEach(attemptOf)))
+    }),
+    claim,
+    attemptStarted,
+    attemptEnded,
+    finish,
+    park,
+    release,
+    cancel,
+    retry,
+    recover: Effect.zipRight(recoverClaims, Effect.asVoid(wakeAll(Effect.succeed(sql.and(["1 = 1"]))))),
+    wakeDue: wakeAll(Effect.map(Clock.currentTimeMillis, (now) => sql.and([sql`wake_at <= ${now}`]))),
+    wakeClass: (classId) =>
+      Effect.map(wakeAll(Effect.succeed(sql.and([sql`class_id = ${classId}`]))), (classes) => classes.length > 0),
+    expire,
+    nextInstant: Effect.map(
+      read(sql<{ readonly wake: number | null; readonly deadline: number | null }>`
+        SELECT (SELECT MIN(wake_at) FROM tasks WHERE state = 'waiting') AS wake,
+          (SELECT MIN(deadline) FROM tasks WHERE state = 'queued' AND claim_epoch IS NULL) AS deadline`),
+      ([row]) =>
+        row === undefined || (row.wake === null && row.deadline === null)
+          ? Option.none()
+          : Option.some(Math.min(row.wake ?? Number.POSITIVE_INFINITY, row.deadline ?? Number.POSITIVE_INFINITY))
+    )
+  })
+})

@@ -1,0 +1,178 @@
+import { Effect, Option, type ParseResult, Schema } from "effect"
+import { Call } from "../Domain/Call.js"
+import { FailureView } from "../Domain/Failure.js"
+import { Capability, PlatformId } from "../Domain/Platform.js"
+import {
+  type Attempt,
+  Decision,
+  type Priority,
+  type Task,
+  TaskError,
+  type TaskId,
+  TaskResult,
+  type TaskState,
+  TaskSubmission,
+  type TaskSummary,
+  type TaskType,
+  type TenantId
+} from "../Domain/Task.js"
+import { Usage } from "../Domain/Usage.js"
+
+/** Characters of a prompt that a list shows. */
+export const previewLength = 200
+
+/** What a task sends and what that needs, as accepted. */
+export const StoredRequest = Schema.Struct({
+  call: Schema.typeSchema(Call),
+  requirement: Schema.Struct({
+    capabilities: Schema.Array(Capability),
+    contextTokens: Schema.Number,
+    model: Schema.optional(Schema.String),
+    platform: Schema.optional(PlatformId),
+    deny: Schema.optional(Schema.Array(PlatformId))
+  })
+})
+export type StoredRequest = typeof StoredRequest.Type
+
+/** JSON columns hold the types' own side (instants as numbers), so that writing one is a plain JSON.stringify. */
+const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
+
+const decodeSubmission = column(TaskSubmission)
+const decodeResult = column(TaskResult)
+const decodeError = column(TaskError)
+const decodeDecision = column(Decision)
+const decodeFailure = column(FailureView)
+const decodeUsage = column(Usage)
+export const decodeRequest = column(StoredRequest)
+
+const nullable = <A>(
+  text: string | null,
+  decode: (text: string) => Effect.Effect<A, ParseResult.ParseError>
+): Effect.Effect<A | undefined, ParseResult.ParseError> => (text === null ? Effect.succeed(undefined) : decode(text))
+
+const priorities: ReadonlyArray<Priority> = ["HIGH", "MEDIUM", "LOW"]
+/** Priorities are stored as their rank, so that the database can order by them. */
+export const rankOf = (priority: Priority): number => priorities.indexOf(priority)
+export const priorityOf = (rank: number): Priority => priorities[rank] ?? "MEDIUM"
+
+interface CommonRow {
+  readonly seq: number
+  readonly id: TaskId
+  readonly tenant: TenantId
+  readonly type: TaskType
+  readonly priority: number
+  readonly state: TaskState
+  readonly deadline: number
+  readonly wake_at: number | null
+  readonly waiting_why: string | null
+  readonly attempts: number
+  readonly platform: PlatformId | null
+  readonly created_at: number
+  readonly updated_at: number
+  readonly started_at: number | null
+  readonly finished_at: number | null
+  readonly error: string | null
+}
+
+export interface TaskRow extends CommonRow {
+  readonly submission: string
+  readonly result: string | null
+  readonly request_hash: string | null
+}
+
+export interface SummaryRow extends CommonRow {
+  readonly preview: string
+}
+
+export const commonColumns =
+  "seq, id, tenant, type, priority, state, deadline, wake_at, waiting_why, attempts, platform, created_at, updated_at, started_at, finished_at, error"
+export const taskColumns = `${commonColumns}, submission, result, request_hash`
+export const summaryColumns = `${commonColumns}, preview`
+
+const commonOf = (row: CommonRow) => ({
+  id: row.id,
+  tenant: row.tenant,
+  type: row.type,
+  priority: priorityOf(row.priority),
+  state: row.state,
+  waiting:
+    row.state === "waiting" && row.wake_at !== null ? { until: row.wake_at, why: row.waiting_why ?? "" } : undefined,
+  attempts: row.attempts,
+  createdAt: row.created_at,
+  updatedAt: row.updated_at,
+  deadline: row.deadline,
+  startedAt: row.started_at ?? undefined,
+  finishedAt: row.finished_at ?? undefined
+})
+
+/** The fields of a submission that its task shows again as they came. */
+export const shownOf = (submission: TaskSubmission) => ({
+  prompt: submission.prompt,
+  system: submission.system,
+  context: submission.context,
+  requires: submission.requires,
+  platform: submission.platform,
+  deny: submission.deny,
+  model: submission.model,
+  maxOutputTokens: submission.maxOutputTokens,
+  tools: submission.tools,
+  responseFormat: submission.responseFormat,
+  metadata: submission.metadata
+})
+
+export const taskOf = (row: TaskRow): Effect.Effect<Task, ParseResult.ParseError> =>
+  Effect.gen(function* () {
+    const submission = yield* decodeSubmission(row.submission)
+    const result = yield* nullable(row.result, decodeResult)
+    const error = yield* nullable(row.error, decodeError)
+    return { ...commonOf(row), ...shownOf(submission), result, error }
+  })
+
+export const summaryOf = (row: SummaryRow): Effect.Effect<TaskSummary, ParseResult.ParseError> =>
+  Effect.map(nullable(row.error, decodeError), (error) => ({
+    ...commonOf(row),
+    preview: row.preview,
+    platform: row.platform ?? undefined,
+    error: error === undefined ? undefined : { type: error.type, message: error.message }
+  }))
+
+export interface AttemptRow {
+  readonly number: number
+  readonly platform: PlatformId
+  readonly model: string
+  readonly outcome: Attempt["outcome"]
+  readonly started_at: number
+  readonly ended_at: number | null
+  readonly time_to_first_token_ms: number | null
+  readonly duration_ms: number | null
+  readonly cost_usd: number | null
+  readonly failure: string | null
+  readonly usage: string | null
+  readonly decision: string
+}
+
+export const attemptOf = (row: AttemptRow): Effect.Effect<Attempt, ParseResult.ParseError> =>
+  Effect.gen(function* () {
+    return {
+      number: row.number,
+      platform: row.platform,
+      model: row.model,
+      outcome: row.outcome,
+      startedAt: row.started_at,
+      endedAt: row.ended_at ?? undefined,
+      timeToFirstTokenMs: row.time_to_first_token_ms ?? undefined,
+      durationMs: row.duration_ms ?? undefined,
+      failure: yield* nullable(row.failure, decodeFailure),
+      usage: yield* nullable(row.usage, decodeUsage),
+      costUsd: row.cost_usd ?? undefined,
+      decision: yield* decodeDecision(row.decision)
+    }
+  })
+
+/** The first characters of a prompt, never half a character. */
+export const previewOf = (prompt: string): string => {
+  const cut = prompt.slice(0, previewLength)
+  return /[\uD800-\uDBFF]$/.test(cut) ? cut.slice(0, -1) : cut
+}
+
+export const firstOf = <A>(rows: ReadonlyArray<A>): Option.Option<A> => Option.fromNullable(rows[0])

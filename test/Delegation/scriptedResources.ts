@@ -1,0 +1,116 @@
+import { Clock, Effect, Layer, PubSub, Ref, Stream } from "effect"
+import { LeaseUnavailable } from "../../src/Domain/Failure.js"
+import type { PlatformResources, Settlement } from "../../src/Domain/Lease.js"
+import type { PlatformId } from "../../src/Domain/Platform.js"
+import { type BreakerTransition, type Lease, type LeaseRequest, ResourceManager } from "../../src/ResourceManager.js"
+
+/** What a test's resource manager was told, and what a test may tell it. */
+export interface Told {
+  readonly requests: Array<LeaseRequest>
+  readonly settled: Array<readonly [PlatformId, Settlement["_tag"]]>
+  readonly started: Array<number>
+  readonly outs: Array<readonly [string, string | undefined]>
+  readonly exhausted: Array<readonly [PlatformId, number]>
+  breaker: PlatformResources["breaker"]["state"]
+  breakNextLook: boolean
+  readonly transition: (transition: BreakerTransition) => Effect.Effect<void>
+}
+
+/** A resource manager without limits: the heaviest platform that is not out goes at once, or once its `notBefore` is past. */
+export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.Layer<ResourceManager> }> = Effect.gen(
+  function* () {
+    const transitions = yield* PubSub.unbounded<BreakerTransition>()
+    const out = new Map<string, string>()
+    const told: Told = {
+      requests: [],
+      settled: [],
+      started: [],
+      outs: [],
+      exhausted: [],
+      breaker: "closed",
+      breakNextLook: false,
+      transition: (transition) => PubSub.publish(transitions, transition)
+    }
+    const nowMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+    const key = (platform: string, model: string | undefined) =>
+      model === undefined ? platform : `${platform}/${model}`
+
+    const acquire = Effect.fnUntraced(function* (request: LeaseRequest) {
+      told.requests.push(request)
+      const startedAt = yield* nowMs
+      const open = request.candidates.filter(
+        ({ platform, model }) => !out.has(platform) && !out.has(key(platform, model))
+      )
+      const earliest = Math.min(...open.map(({ notBefore }) => notBefore ?? startedAt))
+      if (earliest - startedAt > request.maxWaitMs) {
+        return yield* new LeaseUnavailable({
+          message: "nobody is free",
+          reasons: request.candidates.map(({ platform }) => ({ platform, reason: out.get(platform) ?? "it rests" }))
+        })
+      }
+      if (earliest > startedAt) yield* Effect.sleep(Math.ceil(earliest - startedAt))
+      const chosen = [...open]
+        .sort((left, right) => right.weight - left.weight)
+        .find(({ notBefore }) => (notBefore ?? startedAt) <= earliest)
+      if (chosen === undefined) return yield* Effect.dieMessage("the test's resource manager has nobody")
+      const waitedMs = (yield* nowMs) - startedAt
+      const settled = yield* Ref.make(false)
+      const settle = (settlement: Settlement) =>
+        Effect.flatMap(Ref.getAndSet(settled, true), (already) =>
+          Effect.sync(() => {
+            if (!already) told.settled.push([chosen.platform, settlement._tag])
+          })
+        )
+      yield* Effect.addFinalizer(() => settle({ _tag: "Ignored" }))
+      return {
+        id: told.requests.length,
+        platform: chosen.platform,
+        model: chosen.model,
+        waitedMs,
+        started: (limits) =>
+          Effect.sync(() => {
+            told.started.push(limits.length)
+          }),
+        settle
+      } satisfies Lease
+    })
+
+    const layer = Layer.succeed(ResourceManager, {
+      acquire,
+      setOut: (target, reason) =>
+        Effect.sync(() => {
+          const name = key(target.platform, target.model)
+          told.outs.push([name, reason?.reason])
+          if (reason === undefined) out.delete(name)
+          else out.set(name, reason.reason)
+        }),
+      setExhausted: (platform, until) =>
+        Effect.sync(() => {
+          told.exhausted.push([platform, until])
+        }),
+      platform: (platform) =>
+        Effect.suspend(() => {
+          if (told.breakNextLook) {
+            told.breakNextLook = false
+            return Effect.dieMessage("a look that breaks")
+          }
+          return Effect.succeed({
+            platform,
+            buckets: [],
+            permits: { inUse: 0, max: 4 },
+            breaker: { state: told.breaker, consecutiveFailures: 0 }
+          })
+        }),
+      view: Effect.succeed({
+        platforms: [],
+        queue: {
+          HIGH: { depth: 0, oldestWaitMs: 0 },
+          MEDIUM: { depth: 0, oldestWaitMs: 0 },
+          LOW: { depth: 0, oldestWaitMs: 0 }
+        }
+      }),
+      transitions: Stream.fromPubSub(transitions)
+    })
+    return { told, layer }
+  }
+)

@@ -1,0 +1,64 @@
+import { readdirSync, readFileSync } from "node:fs"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { describe, expect, it } from "vitest"
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..")
+const read = (path: string): string => readFileSync(join(root, path), "utf8")
+const manifest = JSON.parse(read("package.json"))
+
+const exact = /^\d+\.\d+\.\d+$/
+
+describe("package.json", () => {
+  it("exports each module by its name, and the client and the testing tools in lower case", () => {
+    const unexported = new Set(["main", "Cli", "index"])
+    const names = readdirSync(join(root, "src"))
+      .filter((file) => file.endsWith(".ts"))
+      .map((file) => file.replace(/\.ts$/, ""))
+      .filter((name) => !unexported.has(name))
+    const expected = Object.fromEntries([
+      [".", { types: "./dist/index.d.ts", default: "./dist/index.js" }],
+      ...names.map((name) => [
+        `./${["Client", "Testing"].includes(name) ? name.toLowerCase() : name}`,
+        { types: `./dist/${name}.d.ts`, default: `./dist/${name}.js` }
+      ]),
+      ["./Domain/*", { types: "./dist/Domain/*.d.ts", default: "./dist/Domain/*.js" }],
+      ["./package.json", "./package.json"]
+    ])
+    expect(manifest.exports).toEqual(expected)
+  })
+
+  it("pins exactly what the project itself runs with", () => {
+    for (const group of [manifest.dependencies, manifest.devDependencies]) {
+      expect(Object.entries<string>(group).filter(([, version]) => !exact.test(version))).toEqual([])
+    }
+  })
+
+  it("runs its own tests with the lowest version of each peer that it admits", () => {
+    for (const [name, range] of Object.entries<string>(manifest.peerDependencies)) {
+      expect(range).toBe(`^${manifest.devDependencies[name]}`)
+    }
+  })
+
+  it("declares every package that the library imports", () => {
+    const files = readdirSync(join(root, "src"), { recursive: true, encoding: "utf8" }).filter(
+      (file) => file.endsWith(".ts") && !/^(main\.ts|Cli\.ts|Cli\/)/.test(file)
+    )
+    const imported = new Set(
+      files
+        .flatMap((file) => [...read(join("src", file)).matchAll(/^(?:import|export)[^"]*? from "([^".][^"]*)"/gm)])
+        .flatMap(([, specifier]) => /^(?:@[^/]+\/)?[^/]+/.exec(specifier ?? "")?.[0] ?? [])
+        .filter((name) => !name.startsWith("node:"))
+    )
+    const declared = new Set(Object.keys({ ...manifest.dependencies, ...manifest.peerDependencies }))
+    expect([...imported].filter((name) => !declared.has(name))).toEqual([])
+    expect([...declared].filter((name) => !imported.has(name) && name !== "better-sqlite3")).toEqual([])
+  })
+
+  it("is told by the lock file", () => {
+    const lock = JSON.parse(read("package-lock.json"))
+    for (const group of ["dependencies", "devDependencies", "peerDependencies"]) {
+      expect(lock.packages[""][group]).toEqual(manifest[group])
+    }
+  })
+})

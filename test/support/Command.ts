@@ -1,0 +1,54 @@
+import { type ChildProcess, spawn } from "node:child_process"
+import { resolve } from "node:path"
+import { bin } from "./Service.js"
+
+export interface Ran {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface RunOptions {
+  /** Beside these, only what any process needs. */
+  readonly env?: Readonly<Record<string, string>> | undefined
+  readonly stdin?: string | undefined
+  readonly cwd?: string | undefined
+}
+
+export interface Running {
+  readonly process: ChildProcess
+  readonly ended: Promise<Ran>
+}
+
+const start = (args: ReadonlyArray<string>, { cwd, env, stdin }: RunOptions): Running => {
+  const child = spawn(process.execPath, args, {
+    cwd,
+    env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
+    stdio: ["pipe", "pipe", "pipe"]
+  })
+  let stdout = ""
+  let stderr = ""
+  child.stdout.on("data", (chunk: Buffer) => {
+    stdout += chunk.toString()
+  })
+  child.stderr.on("data", (chunk: Buffer) => {
+    stderr += chunk.toString()
+  })
+  child.stdin.end(stdin ?? "")
+  const ended = new Promise<Ran>((done, failed) => {
+    child.on("error", failed)
+    child.on("close", (code) => done({ code, stdout, stderr }))
+  })
+  return { process: child, ended }
+}
+
+/** Runs Node with these arguments in a process of its own, until it ends. */
+export const node = (args: ReadonlyArray<string>): Promise<Ran> => start(args, {}).ended
+
+/** Starts `dream-team` in a process of its own. */
+export const startDreamTeam = (args: ReadonlyArray<string>, options: RunOptions = {}): Running =>
+  start([resolve(bin), ...args], options)
+
+/** Runs `dream-team` until it ends. */
+export const dreamTeam = (args: ReadonlyArray<string>, options: RunOptions = {}): Promise<Ran> =>
+  startDreamTeam(args, options).ended
