@@ -55,10 +55,19 @@ describe("package.json", () => {
     expect([...declared].filter((name) => !imported.has(name) && name !== "better-sqlite3")).toEqual([])
   })
 
-  it("is told by the lock file", () => {
-    const lock = JSON.parse(read("package-lock.json"))
+  it("is told by the lock file, with the packages of every kind of machine, or npm ci refuses it", () => {
+    const { packages } = JSON.parse(read("package-lock.json"))
     for (const group of ["dependencies", "devDependencies", "peerDependencies"]) {
-      expect(lock.packages[""][group]).toEqual(manifest[group])
+      expect(packages[""][group]).toEqual(manifest[group])
     }
+    const missing = Object.entries<{ readonly optionalDependencies?: Readonly<Record<string, string>> }>(
+      packages
+    ).flatMap(([path, { optionalDependencies = {} }]) =>
+      Object.keys(optionalDependencies).filter(
+        (name) =>
+          packages[`${path}/node_modules/${name}`] === undefined && packages[`node_modules/${name}`] === undefined
+      )
+    )
+    expect(missing).toEqual([])
   })
 })
