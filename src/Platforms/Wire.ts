@@ -87,8 +87,12 @@ export const decodeValue = <A, I>(schema: Schema.Schema<A, I>, what: string) => 
     Either.mapLeft(decode(value), (error) => malformed(`${what} is malformed: ${firstIssue(error)}`))
 }
 
+/** Runs for every event of every stream, so it goes without a schema. */
 export const parseJson = (text: string, what: string): Either.Either<unknown, WireProblem> =>
-  decodeJson(Schema.Unknown, what)(text)
+  Either.try({
+    try: (): unknown => JSON.parse(text),
+    catch: (error) => malformed(`${what} is malformed: ${error instanceof Error ? error.message : String(error)}`)
+  })
 
 const errorMember = Schema.is(Schema.Struct({ error: Schema.Union(Schema.Object, Schema.NonEmptyString) }))
 const flatError = Schema.is(
