@@ -1,0 +1,33 @@
+import { readFileSync } from "node:fs"
+import { it } from "@effect/vitest"
+import { Effect } from "effect"
+import { assert, describe } from "vitest"
+import { Settings } from "../../src/Settings.js"
+import { Simulator } from "../../src/Simulator.js"
+import { ask, team } from "./embedding.js"
+
+describe("the embedding example", () => {
+  it.scopedLive("answers", () =>
+    Effect.gen(function* () {
+      const simulator = yield* Simulator.make(Simulator.instant)
+      const settings = Settings.make({
+        database: ":memory:",
+        platforms: [
+          Settings.platformDefaults("gemini", {
+            apiKey: simulator.apiKeys.gemini,
+            baseUrl: simulator.baseUrls.gemini
+          })
+        ]
+      })
+      const task = yield* Effect.provide(ask("Which HTTP status says that a resource is locked?"), team(settings))
+      assert.strictEqual(task.state, "succeeded")
+      assert.include(task.result?.text ?? "", "Simulated answer of gemini")
+    })
+  )
+
+  it("is what the README shows", () => {
+    const shown = readFileSync("README.md", "utf8")
+    const source = readFileSync("test/examples/embedding.ts", "utf8").replace("../../src/index.js", "dream-team")
+    assert.include(shown, `\`\`\`ts\n${source}\`\`\``)
+  })
+})
