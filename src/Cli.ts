@@ -1,10 +1,11 @@
 import { Args, CliConfig, Command, CommandDescriptor, HelpDoc, Options, ValidationError } from "@effect/cli"
 import type { FileSystem, Path, Terminal } from "@effect/platform"
-import { Console, Effect, Either, Option } from "effect"
+import { Console, Effect, Either, Option, Schema } from "effect"
 import manifest from "../package.json" with { type: "json" }
 import { Misuse } from "./Cli/Exit.js"
 import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
 import { Priority, TaskState, TaskType } from "./Domain/Task.js"
+import { InstantText } from "./Domain/Time.js"
 
 const program = "dream-team"
 const config = CliConfig.make({ isCaseSensitive: true, showBuiltIns: false })
@@ -39,8 +40,9 @@ const leaf = <Name extends string, R extends Environment, E extends Reportable, 
   const misuse = (message: string) =>
     new Misuse({ message: `${name}: ${message}\nSee '${name} --help' for what it takes.` })
   const run = (given: ReadonlyArray<string>): Effect.Effect<void, Reportable, Environment> => {
-    const { args, unknown } = sortArguments(help, given)
+    const { args, unknown, withoutValue } = sortArguments(help, given)
     if (unknown !== undefined) return misuse(`unknown option '${unknown}'.${didYouMean(unknown, optionNames(help))}`)
+    if (withoutValue !== undefined) return misuse(`${withoutValue} needs a value.`)
     return CommandDescriptor.parse(command.descriptor, [path.at(-1) ?? "", ...args], config).pipe(
       Effect.mapError((error) => misuse(plain(error.error))),
       Effect.flatMap((directive): Effect.Effect<void, Reportable, Environment> => {
@@ -48,7 +50,9 @@ const leaf = <Name extends string, R extends Environment, E extends Reportable, 
         const [unexpected] = directive.leftover
         return unexpected === undefined
           ? command.handler(directive.value)
-          : misuse(`unexpected argument '${unexpected}'; text of more than one word needs quotes.`)
+          : misuse(
+              `unexpected argument '${unexpected}'${usage === "[PROMPT]" ? "; text of more than one word needs quotes" : ""}.`
+            )
       })
     )
   }
@@ -199,10 +203,21 @@ export const commands: ReadonlyArray<Leaf> = [
           wholeNumber("max-output-tokens", 1, 1_000_000, "Upper bound of the answer, tokens.")
         ),
         deadline: Options.optional(
-          text("deadline", "When the task is of no use any more: seconds from now, or an ISO 8601 instant.")
+          checked("deadline", (written): Either.Either<string | number, string> => {
+            if (/^\d+(\.\d+)?$/.test(written) && Number(written) > 0) return Either.right(Number(written))
+            return Schema.is(InstantText)(written)
+              ? Either.right(written)
+              : Either.left(`must be seconds from now, or an instant such as 2026-11-22T12:00:00Z, not '${written}'.`)
+          }).pipe(
+            Options.withDescription("When the task is of no use any more: seconds from now, or an ISO 8601 instant.")
+          )
         ),
         idempotencyKey: Options.optional(
-          text("idempotency-key", "Makes a repeated submission answer the task of the first one.")
+          checked("idempotency-key", (written) =>
+            /^[\x21-\x7e]{1,255}$/.test(written)
+              ? Either.right(written)
+              : Either.left("must be 1 to 255 visible ASCII characters without blanks.")
+          ).pipe(Options.withDescription("Makes a repeated submission answer the task of the first one."))
         ),
         wait: Options.boolean("wait").pipe(
           Options.withDescription("Wait for the answer and print its text; exit code 1 where the task fails.")
@@ -424,12 +439,13 @@ export const run = (args: ReadonlyArray<string>): Effect.Effect<void, Reportable
     return Console.log(path.length === 0 ? rootHelp : helpOf(path.join(" ")))
   }
   if (path.length === 0 && (next === "--version" || next === "-v")) return version
+  const known = path.length === 0 ? ["--help", "--version"] : ["--help"]
   if (next.startsWith("-")) {
-    const known = path.length === 0 ? ["--help", "--version"] : ["--help"]
     return new Misuse({ message: `${name}: unknown option '${next}'.${didYouMean(next, known)}\n${see}` })
   }
   const words = commands
     .filter((command) => isPrefix(path, command.path))
     .flatMap((command) => command.path[path.length] ?? [])
-  return new Misuse({ message: `${name}: unknown command '${next}'.${didYouMean(next, words)}\n${see}` })
+  const meant = known.includes(`--${next}`) ? ` Did you mean '--${next}'?` : didYouMean(next, words)
+  return new Misuse({ message: `${name}: unknown command '${next}'.${meant}\n${see}` })
 }

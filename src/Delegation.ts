@@ -9,15 +9,17 @@ import {
   AttemptsExhausted,
   CallRefused,
   DeadlineExceeded,
+  type Decision,
   LeaseUnavailable,
   type NoCapablePlatform,
   PlatformFailure,
   scopeOf,
+  type TraceEntry,
   viewOf
 } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
-import type { Decision, Priority, TaskType, TenantId } from "./Domain/Task.js"
+import type { Priority, TaskType, TenantId } from "./Domain/Task.js"
 import { monotonicMs } from "./Domain/Time.js"
 import { costUsd, type Price, type Usage } from "./Domain/Usage.js"
 import { PlatformDetector } from "./PlatformDetector.js"
@@ -77,7 +79,10 @@ export interface Delegated {
   readonly completion: Completion
   readonly platform: PlatformId
   readonly costUsd?: number | undefined
+  /** All attempts of the call so far, those of earlier owners included. */
   readonly attempts: number
+  /** The attempts made by this delegation, in their order; the last one succeeded. */
+  readonly trace: ReadonlyArray<TraceEntry>
 }
 
 export type DelegationError = NoCapablePlatform | LeaseUnavailable | DeadlineExceeded | AttemptsExhausted | CallRefused
@@ -99,7 +104,18 @@ interface Attempted {
   readonly client: PlatformClient
   readonly model: string
   readonly outcome: Outcome
+  readonly entry: TraceEntry
 }
+
+const outcomeNames = { Succeeded: "succeeded", Failed: "failed", Ignored: "ignored" } as const
+
+const entryOf = (started: AttemptStarted, { durationMs, outcome, timeToFirstTokenMs }: TimedOutcome): TraceEntry => ({
+  ...started,
+  outcome: outcomeNames[outcome._tag],
+  durationMs,
+  timeToFirstTokenMs,
+  failure: outcome._tag === "Failed" ? viewOf(outcome.failure) : undefined
+})
 
 const priceOf = (client: PlatformClient, model: string): Price | undefined =>
   Object.hasOwn(client.settings.prices, model) ? client.settings.prices[model] : undefined
@@ -118,18 +134,27 @@ const attemptsInWords = (attempts: number): string => (attempts === 1 ? "1 attem
 const lastInWords = (last: AttemptFailure | undefined): string =>
   last === undefined ? "" : `; the last failed on ${last.platform}: ${last.message}`
 
-const refused = (failure: AttemptFailure) =>
+const refused = (failure: AttemptFailure, trace: ReadonlyArray<TraceEntry>) =>
   new CallRefused({
     message: `${failure.platform} refused the call: ${failure.message}`,
     platform: failure.platform,
-    failure: viewOf(failure)
+    failure: viewOf(failure),
+    trace
   })
 
-const nobodyLeft = (state: Failover) =>
+/** A known instant that comes too late says nothing where somebody else may come back before it, unannounced. */
+const knownBefore = (
+  deadline: number,
+  earliestAt: number | undefined,
+  mayRecoverUnannounced: boolean
+): number | undefined =>
+  mayRecoverUnannounced && earliestAt !== undefined && earliestAt >= deadline ? undefined : earliestAt
+
+const nobodyLeft = (state: Failover, deadline: number) =>
   new LeaseUnavailable({
     message: `no platform is left for this call: ${state.excluded.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
     reasons: state.excluded,
-    earliestAt: earliestOf(state.excluded)
+    earliestAt: knownBefore(deadline, earliestOf(state.excluded), state.mayRecoverUnannounced)
   })
 
 /** One call, one deadline, one attempt budget: lease, attempt, classify, then the next platform, a wait, or the end. */
@@ -207,13 +232,16 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             // An interruption of this delegation ends here, and the scope settles the lease as ignored.
             yield* restore(Effect.void)
             const failure = yield* failureOf(client, lease.model, exit.cause)
-            yield* lease.settle({ _tag: "Failed", failure })
             yield* benchmark.record({
               ...measured,
               outcome: scopeOf(failure) === "platform" ? "platform-failure" : "other-failure",
               tokens: 0
             })
-            yield* detector.report(client.id, lease.model, { _tag: "Failed", failure })
+            const report = detector.report(client.id, lease.model, { _tag: "Failed", failure })
+            const settle = lease.settle({ _tag: "Failed", failure })
+            // A refused key or model is out before the permit is free, so that no waiting call is sent to it.
+            const takesOut = failure._tag === "CredentialFailure" || failure._tag === "ModelFailure"
+            yield* takesOut ? Effect.zipRight(report, settle) : Effect.zipRight(settle, report)
             return ended({ _tag: "Failed", failure })
           })
         )
@@ -222,6 +250,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
       const attempt = <E>(
         request: DelegationRequest<E>,
         state: Failover,
+        inputTokens: number,
         number: number,
         deadlineAt: number,
         waitMs: number
@@ -231,7 +260,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             .acquire({
               candidates: state.contenders,
               tokens: {
-                input: estimateInputTokens(request.call),
+                input: inputTokens,
                 maxOutput: request.call.maxOutputTokens ?? tasks.maxOutputTokens
               },
               priority: request.priority,
@@ -239,23 +268,36 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
               maxWaitMs: waitMs
             })
             .pipe(
-              Effect.mapError(({ message, reasons }) => {
-                const all = [...reasons, ...state.excluded]
-                return new LeaseUnavailable({ message, reasons: all, earliestAt: earliestOf(all) })
-              })
+              Effect.mapError(
+                ({ earliestAt, message, reasons }) =>
+                  new LeaseUnavailable({
+                    message,
+                    reasons: [...reasons, ...state.excluded],
+                    // absent where one may be free at any moment: somebody else's reset is not to be waited for then
+                    earliestAt:
+                      earliestAt === undefined
+                        ? undefined
+                        : knownBefore(
+                            request.deadline,
+                            earliestOf([{ earliestAt }, ...state.excluded]),
+                            state.mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
+                          )
+                  })
+              )
             )
           const client = Option.getOrThrow(platforms.get(lease.platform))
           const where = { number, platform: lease.platform, model: lease.model }
           return yield* Effect.gen(function* () {
             if ((yield* monotonicMs) >= deadlineAt) return Option.none<Attempted>()
-            yield* request.journal.attemptStarted({
+            const started: AttemptStarted = {
               ...where,
               decision: {
                 candidates: state.contenders.map(({ platform, model, weight }) => ({ platform, model, weight })),
                 excluded: state.excluded,
-                waitedMs: lease.waitedMs
+                waitedMs: rounded(lease.waitedMs)
               }
-            })
+            }
+            yield* request.journal.attemptStarted(started)
             const timed = yield* send(client, lease, request.call, request.type, deadlineAt)
             const { outcome, durationMs, timeToFirstTokenMs } = timed
             yield* Effect.annotateCurrentSpan({ outcome: outcome._tag })
@@ -272,7 +314,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
                     }
                   : outcome
             })
-            return Option.some<Attempted>({ client, model: lease.model, outcome })
+            return Option.some<Attempted>({ client, model: lease.model, outcome, entry: entryOf(started, timed) })
           }).pipe(Effect.withSpan("Delegation.attempt", { attributes: where, captureStackTrace: false }))
         }).pipe(Effect.scoped)
 
@@ -281,6 +323,8 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           const startedAt = yield* monotonicMs
           const deadlineAt = startedAt + request.deadline - (yield* Clock.currentTimeMillis)
           const route = yield* router.route(request.requirement, request.type)
+          const inputTokens = estimateInputTokens(request.call)
+          const trace: Array<TraceEntry> = []
           let state = fromRoute(route)
           let made = request.attemptsMade
           let spent = request.attemptsSpent
@@ -289,7 +333,8 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             new DeadlineExceeded({
               message: `the deadline passed after ${attemptsInWords(made)}${lastInWords(last)}`,
               attempts: made,
-              last: last === undefined ? undefined : viewOf(last)
+              last: last === undefined ? undefined : viewOf(last),
+              trace
             })
 
           while (spent < tasks.maxAttempts) {
@@ -298,6 +343,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             const attempted = yield* attempt(
               request,
               state,
+              inputTokens,
               made + 1,
               deadlineAt,
               Math.min(request.maxWaitMs, remainingMs)
@@ -305,28 +351,31 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             if (Option.isNone(attempted)) return yield* tooLate()
             made += 1
             spent += 1
-            const { client, model, outcome } = attempted.value
+            const { client, entry, model, outcome } = attempted.value
+            trace.push(entry)
             if (outcome._tag === "Ignored") return yield* tooLate()
             if (outcome._tag === "Succeeded") {
               const { completion } = outcome
-              return { completion, platform: client.id, costUsd: costOf(client, model, completion), attempts: made }
+              const cost = costOf(client, model, completion)
+              return { completion, platform: client.id, costUsd: cost, attempts: made, trace }
             }
             const { failure } = outcome
             last = failure
-            if (endsTheCall(failure)) return yield* refused(failure)
+            if (endsTheCall(failure)) return yield* refused(failure, trace)
             state = afterFailure(state, { platform: client.id, model }, failure, {
               now: yield* monotonicMs,
               jitter: yield* Random.next,
               contextWindow
             })
             if (state.contenders.length === 0) {
-              return yield* state.mayRecover ? nobodyLeft(state) : refused(failure)
+              return yield* state.mayRecover ? nobodyLeft(state, request.deadline) : refused(failure, trace)
             }
           }
           return yield* new AttemptsExhausted({
             message: `${attemptsInWords(made)} failed${lastInWords(last)}`,
             attempts: made,
-            last: last === undefined ? undefined : viewOf(last)
+            last: last === undefined ? undefined : viewOf(last),
+            trace
           })
         }).pipe(
           Effect.withSpan("Delegation.delegate", {

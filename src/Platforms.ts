@@ -1,4 +1,4 @@
-import { HttpClient } from "@effect/platform"
+import * as HttpClient from "@effect/platform/HttpClient"
 import { Context, Effect, Layer, Option } from "effect"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { PlatformClient } from "./Platforms/Client.js"

@@ -85,9 +85,11 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
           })
         )
 
+      let looksAgainAt = 0
       const alarm = Effect.flatMap(
         act((at) => {
-          if (dispatcher.due() <= at.ms) dispatcher.tick(at)
+          if (dispatcher.due() <= at.ms || looksAgainAt <= at.ms) dispatcher.tick(at)
+          looksAgainAt = at.ms + LONGEST_SLEEP_MS
           earlier.unsafeClose()
           sleepsUntil = dispatcher.due()
           return Math.min(LONGEST_SLEEP_MS, Math.max(1, Math.ceil(sleepsUntil - at.ms)))

@@ -515,7 +515,9 @@ const make = Effect.gen(function* () {
         UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
           updated_at = ${now}
         WHERE ${ownedBy(claim)} RETURNING id`,
-      follow: record(claim.id, now, { type: "task.waiting", until, why })
+      follow: Effect.flatMap(cutAttempts(claim.id, now, "interrupted"), (ended) =>
+        record(claim.id, now, ...ended, { type: "task.waiting", until, why })
+      )
     }))
 
   const release = (claim: TaskClaim) =>

@@ -1,16 +1,7 @@
 import { Layer } from "effect"
-import { AgentRouter } from "./AgentRouter.js"
-import { Benchmark } from "./Benchmark.js"
-import { Coordinator } from "./Coordinator.js"
-import { Delegation } from "./Delegation.js"
-import { Events } from "./Events.js"
-import { PlatformDetector } from "./PlatformDetector.js"
 import type { Platforms } from "./Platforms.js"
-import { ResourceManager } from "./ResourceManager.js"
 import { Settings, type SettingsOptions, type SettingsShape } from "./Settings.js"
-import { Sql } from "./Sql.js"
-import { TaskStore } from "./TaskStore.js"
-import { TaskValidator } from "./TaskValidator.js"
+import { Team } from "./Team.js"
 import type { Script } from "./Testing/Script.js"
 import { type Received, scriptedPlatforms, scriptedSettings } from "./Testing/ScriptedPlatforms.js"
 
@@ -44,10 +35,7 @@ export const settings = (
  * seeded `Random` it does the same at the same instants each time.
  */
 export const layer = (scripts: ReadonlyArray<Script>, options: Omit<SettingsOptions, "platforms"> = {}) =>
-  Coordinator.layer.pipe(
-    Layer.provideMerge(Delegation.layer),
-    Layer.provideMerge(Layer.mergeAll(TaskValidator.layer, PlatformDetector.layer, TaskStore.layer)),
-    Layer.provideMerge(Layer.mergeAll(AgentRouter.layer, ResourceManager.layer, Events.layer)),
-    Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Sql.layerMemory, platforms(scripts))),
+  Team.layerWithPlatforms.pipe(
+    Layer.provideMerge(platforms(scripts)),
     Layer.provideMerge(Settings.layer(settings(scripts, options)))
   )

@@ -68,7 +68,12 @@ describe("the command line", () => {
         [["submit", "why", "--wiat"], "dream-team submit: unknown option '--wiat'. Did you mean '--wait'?"],
         [["submit", "--wiat", "why"], "unknown option '--wiat'. Did you mean '--wait'?"],
         [["submit", "two", "words"], "unexpected argument 'words'; text of more than one word needs quotes."],
-        [["tasks", "show"], "Missing argument <ID>"]
+        [["tasks", "show"], "Missing argument <ID>"],
+        [["demo", "extra"], "dream-team demo: unexpected argument 'extra'.\n"],
+        [["demo", "--tasks"], "dream-team demo: --tasks needs a value."],
+        [["demo", "--tasks=", "--json"], "dream-team demo: --tasks needs a value."],
+        [["submit", "why", "--wait", "--type"], "dream-team submit: --type needs a value."],
+        [["help"], "unknown command 'help'. Did you mean '--help'?"]
       ]
       for (const [args, message] of expected) {
         const error = yield* refused(...args)
@@ -90,6 +95,9 @@ describe("the command line", () => {
         [["demo", "--tasks", "-3"], "--tasks must be a whole number from 1 to 100000, not '-3'."],
         [["serve", "--port", "99999"], "--port must be a whole number from 0 to 65535, not '99999'."],
         [["simulate", "--latency-scale", "fast"], "--latency-scale must be a number from 0 to 1000, not 'fast'."],
+        [["submit", "why", "--deadline", "tomorrow"], "--deadline must be seconds from now, or an instant such as"],
+        [["submit", "why", "--deadline", "0"], "--deadline must be seconds from now"],
+        [["submit", "why", "--idempotency-key", "two words"], "--idempotency-key must be 1 to 255 visible ASCII"],
         [["tasks", "show", "123"], "'123' is not a task's id"],
         [["resources", "--url", "ftp://there"], "--url must be an http or https URL"]
       ]

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Fiber, Layer, Random, TestClock } from "effect"
+import { Effect, Fiber, Layer, Random, TestClock } from "effect"
 import { AgentRouter } from "../src/AgentRouter.js"
 import { Benchmark } from "../src/Benchmark.js"
 import {
@@ -15,6 +15,7 @@ import { PlatformDetector } from "../src/PlatformDetector.js"
 import { Settings, type SettingsOptions } from "../src/Settings.js"
 import * as Testing from "../src/Testing.js"
 import * as ScriptedResources from "./Delegation/scriptedResources.js"
+import { jumpingClock } from "./support/jumpingClock.js"
 
 const { answer, breakWith, fail, failures, hang } = Testing
 
@@ -359,19 +360,10 @@ describe("Delegation", () => {
   it.effect("keeps its deadline through a jump of the wall clock", () =>
     run(trio([[answer("late", { afterMs: 5_000 })]]), ({ delegate }) =>
       Effect.gen(function* () {
-        let jumpedMs = 0
-        const clock = yield* Effect.clock
-        const jumping: Clock.Clock = {
-          [Clock.ClockTypeId]: Clock.ClockTypeId,
-          unsafeCurrentTimeMillis: () => clock.unsafeCurrentTimeMillis() + jumpedMs,
-          unsafeCurrentTimeNanos: () => clock.unsafeCurrentTimeNanos(),
-          currentTimeMillis: Effect.map(clock.currentTimeMillis, (ms) => ms + jumpedMs),
-          currentTimeNanos: clock.currentTimeNanos,
-          sleep: (duration) => clock.sleep(duration)
-        }
+        const { jump, jumping } = yield* jumpingClock
         const slow = yield* Effect.fork(Effect.withClock(delegate({ deadline: 10_000 }), jumping))
         yield* TestClock.adjust("1 second")
-        jumpedMs = 3_600_000
+        jump(3_600_000)
         yield* TestClock.adjust("4 seconds")
         assert.strictEqual((yield* Fiber.join(slow)).completion.text, "late")
       })
@@ -386,6 +378,83 @@ describe("Delegation", () => {
         assert.strictEqual(error._tag, "DeadlineExceeded")
         assert.deepStrictEqual(told.requests, [])
       })
+    )
+  )
+
+  it.effect("tells of every attempt: who could, who could not, what came of it", () =>
+    run(
+      trio([
+        [fail(failures.platform(), { afterMs: 20 })],
+        [fail(failures.credential())],
+        [answer("third", { afterMs: 30 })]
+      ]),
+      ({ delegate }) =>
+        Effect.gen(function* () {
+          const fiber = yield* Effect.fork(delegate({ attemptsMade: 2 }))
+          yield* TestClock.adjust(50)
+          const { attempts, trace } = yield* Fiber.join(fiber)
+          assert.strictEqual(attempts, 5)
+          assert.deepStrictEqual(
+            trace.map(({ decision, durationMs, failure, number, outcome, platform }) => ({
+              number,
+              platform: String(platform),
+              outcome,
+              durationMs,
+              failure: failure?.scope,
+              candidates: decision.candidates.map((candidate) => String(candidate.platform)),
+              excluded: decision.excluded.map((reason) => String(reason.platform))
+            })),
+            [
+              {
+                number: 3,
+                platform: "first",
+                outcome: "failed",
+                durationMs: 20,
+                failure: "platform",
+                candidates: ["first", "second", "third"],
+                excluded: []
+              },
+              {
+                number: 4,
+                platform: "second",
+                outcome: "failed",
+                durationMs: 0,
+                failure: "credential",
+                candidates: ["first", "second", "third"],
+                excluded: []
+              },
+              {
+                number: 5,
+                platform: "third",
+                outcome: "succeeded",
+                durationMs: 30,
+                failure: undefined,
+                candidates: ["first", "third"],
+                excluded: ["second"]
+              }
+            ]
+          )
+        })
+    )
+  )
+
+  it.effect("tells of every attempt where it fails, too", () =>
+    run(
+      trio([[fail(failures.quota()), fail(failures.quota()), hang]]),
+      ({ delegate }) =>
+        Effect.gen(function* () {
+          const traceOf = (error: { readonly _tag: string }) =>
+            "trace" in error && Array.isArray(error.trace) ? error.trace.map(({ outcome }) => outcome) : []
+          const exhausted = yield* Effect.flip(delegate())
+          assert.strictEqual(exhausted._tag, "AttemptsExhausted")
+          assert.deepStrictEqual(traceOf(exhausted), ["failed", "failed"])
+          const fiber = yield* Effect.fork(Effect.flip(delegate({ deadline: 1_000 })))
+          yield* TestClock.adjust("1 second")
+          const late = yield* Fiber.join(fiber)
+          assert.strictEqual(late._tag, "DeadlineExceeded")
+          assert.deepStrictEqual(traceOf(late), ["ignored"])
+        }),
+      { tasks: { maxAttempts: 2 } }
     )
   )
 

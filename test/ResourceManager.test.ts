@@ -17,6 +17,7 @@ import {
   tenant,
   usageOf
 } from "./ResourceManager/fixtures.js"
+import { jumpingClock } from "./support/jumpingClock.js"
 
 const both = [candidate(alpha), candidate(beta)]
 
@@ -440,6 +441,21 @@ describe("out of service", () => {
       expect((yield* refusal({ candidates: [large] })).reasons[0]?.reason).toBe("the model is unknown there")
       expect((yield* lease({ candidates: [large, candidate(alpha)] })).model).toBe("small")
     }).pipe(withPlatforms(platformOf(alpha)))
+  )
+
+  it.effect("until an instant of the wall clock: notices within ten minutes that the clock was set", () =>
+    Effect.gen(function* () {
+      const { clock, jump, jumping } = yield* jumpingClock
+      yield* Effect.gen(function* () {
+        const manager = yield* ResourceManager
+        yield* manager.setExhausted(alpha, 5 * 3_600_000)
+        const waiting = yield* Effect.fork(lease({ maxWaitMs: 6 * 3_600_000 }))
+        yield* Effect.withClock(TestClock.adjust("1 minute"), clock)
+        jump(5 * 3_600_000)
+        yield* Effect.withClock(TestClock.adjust("10 minutes"), clock)
+        expect((yield* Fiber.join(waiting)).waitedMs).toBeLessThanOrEqual(660_000)
+      }).pipe(withPlatforms(platformOf(alpha)), Effect.withClock(jumping))
+    })
   )
 
   it.effect("a used-up quota: the later instant holds, and those that wait wake at it", () =>

@@ -2,9 +2,10 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import type { HttpApiDecodeError } from "@effect/platform/HttpApiError"
 import type { HttpClientError } from "@effect/platform/HttpClientError"
-import { Console, Effect, Option, type ParseResult, Predicate, Schema } from "effect"
+import { Console, Effect, Option, type ParseResult, Predicate, type Redacted, Schema } from "effect"
 import { type Client, make } from "../Client.js"
 import type { ApiError } from "../Domain/ApiError.js"
+import type { PlatformReason } from "../Domain/Failure.js"
 import { TaskId } from "../Domain/Task.js"
 import { load } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
@@ -15,23 +16,33 @@ import { printable } from "./Output.js"
 export type RequestProblem = ApiError | HttpApiDecodeError | HttpClientError | ParseResult.ParseError
 
 /** Where a service with these settings is reached from this machine. */
-const urlOf = (host: string, port: number): string => {
+export const urlOf = (host: string, port: number): string => {
   const reachable = host === "0.0.0.0" ? "127.0.0.1" : host === "::" || host === "[::]" ? "::1" : host
   return `http://${reachable.includes(":") && !reachable.startsWith("[") ? `[${reachable}]` : reachable}:${port}`
 }
 
 /** The system's code of an error, however deep it is wrapped. */
-const codeOf = (error: unknown): string | undefined =>
+export const codeOf = (error: unknown): string | undefined =>
   Predicate.hasProperty(error, "code") && typeof error.code === "string"
     ? error.code
     : Predicate.hasProperty(error, "cause")
       ? codeOf(error.cause)
       : undefined
 
-const fields = (problems: ReadonlyArray<{ readonly field: string; readonly problem: string }>): ReadonlyArray<string> =>
-  problems.map(({ field, problem }) => `  ${field}: ${problem}`)
+/** What is wrong, a line each; the message alone, which tells them in one, where there are none. */
+const refused = (
+  { message }: { readonly message: string },
+  problems: ReadonlyArray<{ readonly field: string; readonly problem: string }>,
+  reasons: ReadonlyArray<PlatformReason> = []
+): string => {
+  const lines = [
+    ...problems.map(({ field, problem }) => `  ${field === "" ? "" : `${field}: `}${problem}`),
+    ...reasons.map(({ platform, reason }) => `  ${platform}: ${reason}`)
+  ]
+  return lines.length === 0 ? message : ["The service refuses this:", ...lines].join("\n")
+}
 
-const explain = (url: string, problem: RequestProblem): string => {
+const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: RequestProblem): string => {
   switch (problem._tag) {
     case "RequestError": {
       const code = codeOf(problem.cause)
@@ -44,15 +55,13 @@ const explain = (url: string, problem: RequestProblem): string => {
     case "HttpApiDecodeError":
       return `What answers at ${url} is not a Dream Team service of this version: ${problem.message}`
     case "Unauthorized":
-      return `${problem.message}. The first key of DREAM_TEAM_API_KEYS is the one that is sent.`
+      return apiKey === undefined
+        ? `The service at ${url} wants an API key: put yours into DREAM_TEAM_API_KEYS.`
+        : `The service at ${url} does not know the API key it was sent, which is the first of DREAM_TEAM_API_KEYS.`
     case "InvalidRequest":
-      return [problem.message, ...fields(problem.problems)].join("\n")
+      return refused(problem, problem.problems)
     case "TaskRefused":
-      return [
-        problem.message,
-        ...fields(problem.problems),
-        ...problem.reasons.map(({ platform, reason }) => `  ${platform}: ${reason}`)
-      ].join("\n")
+      return refused(problem, problem.problems, problem.reasons)
     default:
       return problem.message
   }
@@ -69,11 +78,12 @@ export const withService = <A, R>(
     if (!URL.canParse(baseUrl) || !/^https?:$/.test(new URL(baseUrl).protocol)) {
       return yield* new Misuse({ message: `--url must be an http or https URL, not '${baseUrl}'.` })
     }
-    const client = yield* Effect.provide(make({ baseUrl, apiKey: settings.apiKeys[0]?.key }), FetchHttpClient.layer)
+    const apiKey = settings.apiKeys[0]?.key
+    const client = yield* Effect.provide(make({ baseUrl, apiKey }), FetchHttpClient.layer)
     return yield* Effect.mapError(use(client), (problem) =>
       problem._tag === "CommandFailed" || problem._tag === "Misuse"
         ? problem
-        : new CommandFailed({ message: printable(explain(baseUrl, problem)) })
+        : new CommandFailed({ message: printable(explain(baseUrl, apiKey, problem)) })
     )
   })
 

@@ -12,6 +12,7 @@ import { type Loaded, load, type SettingsFlags } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
 import { Settings } from "../Settings.js"
 import { explain, own } from "../Sql/Ownership.js"
+import { codeOf, urlOf } from "./Connection.js"
 import { counted, duration, oneLine, printJson } from "./Output.js"
 
 /** Something that the service needs is broken; the report, already printed, says what. */
@@ -44,29 +45,19 @@ export const checkNode = (version: string): Check => {
       }
 }
 
-const codeOf = (error: unknown): string =>
-  Predicate.hasProperty(error, "code") && typeof error.code === "string" ? error.code : "unknown error"
-
 /** Whether a server could listen there: nothing, or the system's error code. */
 const tryToListen = (host: string, port: number): Effect.Effect<void, string> =>
   Effect.async<void, string>((resume) => {
     const server = createServer()
-    server.once("error", (error) => resume(Effect.fail(codeOf(error))))
+    server.once("error", (error) => resume(Effect.fail(codeOf(error) ?? error.message)))
     server.listen({ host, port, exclusive: true }, () => {
       server.close(() => resume(Effect.void))
     })
     return Effect.sync(() => server.close())
   })
 
-/** Where a client reaches a server that listens on `host`. */
-const reachable = (host: string): string => {
-  if (host === "0.0.0.0") return "127.0.0.1"
-  if (host === "::" || host === "[::]") return "[::1]"
-  return host.includes(":") && !host.startsWith("[") ? `[${host}]` : host
-}
-
 const isRunning = (host: string, port: number): Effect.Effect<boolean, never, HttpClient.HttpClient> =>
-  HttpClient.get(`http://${reachable(host)}:${port}/health/live`).pipe(
+  HttpClient.get(`${urlOf(host, port)}/health/live`).pipe(
     Effect.flatMap((response) => (response.status === 200 ? response.json : Effect.succeed(undefined))),
     Effect.map((body) => Predicate.hasProperty(body, "status") && body.status === "live"),
     Effect.timeout("2 seconds"),
@@ -154,7 +145,7 @@ const checkDatabase = Effect.fn("Doctor.checkDatabase")(function* (database: str
       Effect.catchAll(
         (error): Effect.Effect<Check> =>
           Effect.succeed(
-            running
+            running && error.inUse === true
               ? ok(`${file} is in use by the dream-team that is running`)
               : { name: "database", status: "problem", found: error.message }
           )

@@ -86,6 +86,8 @@ interface Sorted {
   readonly args: ReadonlyArray<string>
   /** The first option that the command does not have. */
   readonly unknown: string | undefined
+  /** The first option whose value is missing. */
+  readonly withoutValue: string | undefined
 }
 
 /**
@@ -97,6 +99,7 @@ export const sortArguments = (command: CommandHelp, args: ReadonlyArray<string>)
   const options: Array<string> = []
   const text: Array<string> = []
   let unknown: string | undefined
+  let withoutValue: string | undefined
   for (let index = 0; index < args.length; index++) {
     const arg = args[index] ?? ""
     if (arg === "--") {
@@ -108,14 +111,17 @@ export const sortArguments = (command: CommandHelp, args: ReadonlyArray<string>)
     else {
       if (!known.has(name)) unknown ??= name
       options.push(arg)
-      const value = args[index + 1]
-      if (value !== undefined && takesValue(command, arg)) {
-        options.push(value)
-        index++
+      if (takesValue(command, name)) {
+        const value = arg === name ? args[index + 1] : arg.slice(name.length + 1) || undefined
+        if (value === undefined) withoutValue ??= name
+        else if (arg === name) {
+          options.push(value)
+          index++
+        }
       }
     }
   }
-  return { args: text.length === 0 ? options : [...options, "--", ...text], unknown }
+  return { args: text.length === 0 ? options : [...options, "--", ...text], unknown, withoutValue }
 }
 
 /** What `--help` prints for one command. */

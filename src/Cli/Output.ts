@@ -47,5 +47,6 @@ export const duration = (ms: number): string => {
 export const relative = (at: number, now: number): string =>
   at > now ? `in ${duration(at - now)}` : `${duration(now - at)} ago`
 
-/** `1 task`, `2 tasks`. */
-export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
+/** `1 task`, `2,000 tasks`. */
+export const counted = (count: number, noun: string): string =>
+  `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`

@@ -78,12 +78,11 @@ export const run = Effect.fn("Cli.serve")(function* ({ json, ...flags }: ServeOp
         Effect.map((context) => Context.get(context, Http).url),
         Effect.tap((url) => announce(url, settings, json)),
         Effect.tap((url) => Effect.logInfo("The service is ready").pipe(Effect.annotateLogs({ url }))),
-        Effect.zipRight(Effect.never)
+        Effect.zipRight(Effect.never),
+        Effect.onInterrupt(() =>
+          Effect.logInfo(`The service stops; running attempts have ${duration(settings.shutdownGraceMs)} to end`)
+        )
       ),
-    (scope, exit) =>
-      Effect.zipRight(
-        Effect.logInfo("The service stops"),
-        closeWithin(scope, settings.shutdownGraceMs + closingMs)(exit)
-      )
+    (scope, exit) => closeWithin(scope, settings.shutdownGraceMs + closingMs)(exit)
   ).pipe(Effect.provide(surroundings(settings)))
 })

@@ -1,5 +1,6 @@
 import { Console, Effect } from "effect"
 import { Simulator } from "../Simulator.js"
+import { CommandFailed } from "./Exit.js"
 import { printJson } from "./Output.js"
 
 export interface SimulateOptions {
@@ -11,7 +12,11 @@ export interface SimulateOptions {
 
 /** Starts the four simulated platforms, prints the settings that point a service at them, and runs until stopped. */
 export const run = Effect.fn("Cli.simulate")(function* ({ json, latencyScale, port, seed }: SimulateOptions) {
-  const { environment, url } = yield* Simulator.make({ ...Simulator.defaults, port, seed, latencyScale })
+  const { environment, url } = yield* Simulator.make({ ...Simulator.defaults, port, seed, latencyScale }).pipe(
+    Effect.mapError(
+      ({ message }) => new CommandFailed({ message: `${message}\nAnother port can be named with --port.` })
+    )
+  )
   if (json) {
     yield* printJson({ url, environment })
     return yield* Effect.never

@@ -16,7 +16,8 @@ export interface SubmitOptions {
   readonly platform: Option.Option<string>
   readonly model: Option.Option<string>
   readonly system: Option.Option<string>
-  readonly deadline: Option.Option<string>
+  /** Seconds from now, or an ISO 8601 instant. */
+  readonly deadline: Option.Option<string | number>
   readonly maxOutputTokens: Option.Option<number>
   readonly idempotencyKey: Option.Option<string>
   readonly wait: boolean
@@ -64,9 +65,7 @@ export const run = (options: SubmitOptions) =>
           model: Option.getOrUndefined(options.model),
           system: Option.getOrUndefined(options.system),
           maxOutputTokens: Option.getOrUndefined(options.maxOutputTokens),
-          deadline: Option.getOrUndefined(
-            Option.map(options.deadline, (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : text))
-          )
+          deadline: Option.getOrUndefined(options.deadline)
         },
         headers: { "idempotency-key": Option.getOrUndefined(options.idempotencyKey) }
       })

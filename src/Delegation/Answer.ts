@@ -63,5 +63,9 @@ export const gatherAnswer = (
             usage: finish.usage
           })
 
-    return client.stream(model, call).pipe(Stream.runForEachChunk(take), Effect.zipRight(Effect.suspend(answer)))
+    return Stream.toPull(client.stream(model, call)).pipe(
+      Effect.flatMap((pull) => Effect.forever(Effect.flatMap(pull, take))),
+      Effect.catchAll(Option.match({ onNone: answer, onSome: Effect.fail })),
+      Effect.scoped
+    )
   })

@@ -3,6 +3,7 @@ import type { Route } from "../AgentRouter.js"
 import type { AttemptFailure, PlatformReason } from "../Domain/Failure.js"
 import type { Candidate } from "../Domain/Lease.js"
 import type { PlatformId } from "../Domain/Platform.js"
+import { retryAfterMaxMs } from "../ResourceManager/Breaker.js"
 
 /** A candidate still in the running, with what this call has met there. */
 export interface Contender extends Candidate {
@@ -18,12 +19,15 @@ export interface Failover {
   readonly excluded: ReadonlyArray<PlatformReason>
   /** Whether somebody excluded may serve the call later: out by its key or its model, not by the call itself. */
   readonly mayRecover: boolean
+  /** Whether that may happen at an instant nobody knows: a key works again, a model is there after all. */
+  readonly mayRecoverUnannounced: boolean
 }
 
 export const fromRoute = (route: Route): Failover => ({
   contenders: route.candidates.map((candidate) => ({ ...candidate, failures: 0 })),
   excluded: route.excluded,
-  mayRecover: false
+  mayRecover: false,
+  mayRecoverUnannounced: false
 })
 
 /** A call no other platform would take either: malformed, or against a content policy. */
@@ -61,7 +65,8 @@ const exclude = (
         ...(options.earliestAt === undefined ? {} : { earliestAt: options.earliestAt })
       }))
     ],
-    mayRecover: state.mayRecover || options.mayRecover
+    mayRecover: state.mayRecover || options.mayRecover,
+    mayRecoverUnannounced: state.mayRecoverUnannounced || (options.mayRecover && options.earliestAt === undefined)
   }
 }
 
@@ -112,7 +117,7 @@ export const afterFailure = (
         contenders: state.contenders.map((contender) => {
           if (contender.platform !== failed.platform) return contender
           const failures = contender.failures + 1
-          const wait = Math.max(failure.retryAfterMs ?? 0, backoffMs(failures, at.jitter))
+          const wait = Math.max(Math.min(failure.retryAfterMs ?? 0, retryAfterMaxMs), backoffMs(failures, at.jitter))
           return { ...contender, failures, notBefore: at.now + wait }
         })
       }
@@ -120,7 +125,7 @@ export const afterFailure = (
 }
 
 /** The earliest instant (epoch ms) at which one of these can be used, where any is known. */
-export const earliestOf = (reasons: ReadonlyArray<PlatformReason>): number | undefined => {
+export const earliestOf = (reasons: ReadonlyArray<Pick<PlatformReason, "earliestAt">>): number | undefined => {
   const known = reasons.flatMap(({ earliestAt }) => earliestAt ?? [])
   return known.length === 0 ? undefined : Math.min(...known)
 }

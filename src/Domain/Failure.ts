@@ -111,13 +111,44 @@ export const PlatformReason = Schema.Struct({
 }).annotations({ identifier: "PlatformReason" })
 export type PlatformReason = typeof PlatformReason.Type
 
+/** Why a platform was chosen: who could, who could not and why. */
+export const Decision = Schema.Struct({
+  candidates: Schema.Array(Schema.Struct({ platform: PlatformId, model: Schema.String, weight: Schema.Number })),
+  excluded: Schema.Array(PlatformReason),
+  /** How long the call waited for its lease, ms. */
+  waitedMs: Schema.NonNegative
+}).annotations({ identifier: "Decision" })
+export type Decision = typeof Decision.Type
+
+/** One attempt of a call, as its delegation remembers it: who was chosen, why, and what came of it. */
+export const TraceEntry = Schema.Struct({
+  /** Counted from a task's first attempt, those of earlier owners included. */
+  number: Schema.Int.pipe(Schema.positive()),
+  platform: PlatformId,
+  model: Schema.String,
+  decision: Decision,
+  /** `ignored`: cut by the call's own deadline. */
+  outcome: Schema.Literal("succeeded", "failed", "ignored"),
+  durationMs: Schema.NonNegative,
+  /** Until the first piece of the answer, ms. */
+  timeToFirstTokenMs: Schema.optional(Schema.NonNegative),
+  failure: Schema.optional(FailureView)
+}).annotations({ identifier: "TraceEntry" })
+export type TraceEntry = typeof TraceEntry.Type
+
+/** The attempts made since the call was last taken up, in their order. */
+const trace = Schema.optionalWith(Schema.Array(TraceEntry), { default: () => [] })
+
 /** No configured platform can ever serve this call: `reasons` says why for each. */
 export class NoCapablePlatform extends Schema.TaggedError<NoCapablePlatform>()("NoCapablePlatform", {
   message: Schema.String,
   reasons: Schema.Array(PlatformReason)
 }) {}
 
-/** No platform can start this call within the time the caller gave. `earliestAt` is the earliest of them, where known. */
+/**
+ * No platform can start this call within the time the caller gave. None can before `earliestAt`; it is absent where one
+ * may at any moment, and where nobody knows.
+ */
 export class LeaseUnavailable extends Schema.TaggedError<LeaseUnavailable>()("LeaseUnavailable", {
   message: Schema.String,
   reasons: Schema.Array(PlatformReason),
@@ -128,19 +159,22 @@ export class LeaseUnavailable extends Schema.TaggedError<LeaseUnavailable>()("Le
 export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("DeadlineExceeded", {
   message: Schema.String,
   attempts: Schema.NonNegativeInt,
-  last: Schema.optional(FailureView)
+  last: Schema.optional(FailureView),
+  trace
 }) {}
 
 /** Every attempt the call was allowed has failed. */
 export class AttemptsExhausted extends Schema.TaggedError<AttemptsExhausted>()("AttemptsExhausted", {
   message: Schema.String,
   attempts: Schema.NonNegativeInt,
-  last: Schema.optional(FailureView)
+  last: Schema.optional(FailureView),
+  trace
 }) {}
 
 /** The platform refused the call itself (invalid, too long, policy) and no other platform would do better. */
 export class CallRefused extends Schema.TaggedError<CallRefused>()("CallRefused", {
   message: Schema.String,
   platform: PlatformId,
-  failure: FailureView
+  failure: FailureView,
+  trace
 }) {}

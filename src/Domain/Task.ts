@@ -1,9 +1,11 @@
 import { Schema } from "effect"
 import { Message, ResponseFormat, Tool, ToolCall } from "./Call.js"
-import { FailureView, PlatformReason } from "./Failure.js"
+import { Decision, FailureView, PlatformReason } from "./Failure.js"
 import { Capability, PlatformId } from "./Platform.js"
 import { Instant, InstantText } from "./Time.js"
 import { Usage } from "./Usage.js"
+
+export { Decision } from "./Failure.js"
 
 /** Identity of a task: a UUIDv7, so that ids sort by the time of submission. */
 export const TaskId = Schema.UUID.pipe(Schema.brand("TaskId"), Schema.annotations({ identifier: "TaskId" }))
@@ -139,15 +141,6 @@ export const TaskSummary = Schema.Struct({
   error: Schema.optional(Schema.Struct({ type: Schema.String, message: Schema.String }))
 }).annotations({ identifier: "TaskSummary" })
 export type TaskSummary = typeof TaskSummary.Type
-
-/** Why a platform was chosen: who could, who could not and why. */
-export const Decision = Schema.Struct({
-  candidates: Schema.Array(Schema.Struct({ platform: PlatformId, model: Schema.String, weight: Schema.Number })),
-  excluded: Schema.Array(PlatformReason),
-  /** How long the call waited for its lease, ms. */
-  waitedMs: Schema.NonNegative
-}).annotations({ identifier: "Decision" })
-export type Decision = typeof Decision.Type
 
 /** One call made to one platform for a task. */
 export const Attempt = Schema.Struct({

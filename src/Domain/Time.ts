@@ -1,4 +1,4 @@
-import { Clock, Effect, ParseResult, Schema } from "effect"
+import { type Clock, Effect, ParseResult, Schema } from "effect"
 
 /** An instant: milliseconds since the Unix epoch in programs, an ISO 8601 UTC string on the wire. */
 export const Instant = Schema.transformOrFail(
@@ -34,4 +34,7 @@ export const InstantText = Schema.String.pipe(
 export const epochMsOf = (instant: typeof InstantText.Type): number => Date.parse(instant)
 
 /** Now on the clock that wall-clock changes do not move, ms; its zero means nothing, only differences do. */
-export const monotonicMs: Effect.Effect<number> = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
+export const monotonicMsOf = (clock: Clock.Clock): number => Number(clock.unsafeCurrentTimeNanos()) / 1e6
+
+/** The same of the clock at hand. */
+export const monotonicMs: Effect.Effect<number> = Effect.clockWith((clock) => Effect.sync(() => monotonicMsOf(clock)))

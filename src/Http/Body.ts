@@ -31,7 +31,11 @@ const readIncoming = (source: IncomingMessage, maxBytes: number) =>
       resume(tooLarge(maxBytes))
       if (size > maxBytes + maxDiscardedBytes) source.destroy()
     }
-    const onEnd = (): void => resume(Effect.succeed(Buffer.concat(chunks)))
+    const onEnd = (): void => {
+      // Every request is closed at last; an error for each would be made for nothing.
+      source.off("close", onClose)
+      resume(Effect.succeed(Buffer.concat(chunks)))
+    }
     const onClose = (): void => resume(unreadable("The connection closed before the body was complete"))
     // An error is followed by `close`; without a listener it would end the process.
     const onError = (): void => {}

@@ -1,19 +1,25 @@
-import { Headers, HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "@effect/platform"
-import { Chunk, Clock, Effect, Either, Option, Predicate, Redacted, type Scope, Stream } from "effect"
+import * as Headers from "@effect/platform/Headers"
+import * as HttpClient from "@effect/platform/HttpClient"
+import type * as HttpClientError from "@effect/platform/HttpClientError"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import { Chunk, Clock, Effect, Either, Option, Predicate, Redacted, Scope, Stream } from "effect"
 import type { Call, Completion, Delta } from "../Domain/Call.js"
 import { type AttemptFailure, PlatformFailure, RequestFailure } from "../Domain/Failure.js"
 import type { WireFormat } from "../Domain/Platform.js"
+import { monotonicMs } from "../Domain/Time.js"
 import type { PlatformSettings } from "../Settings.js"
 import { classify } from "./Classification.js"
 import type { CheckResult, PlatformClient } from "./Client.js"
 import { exhaustedUntil } from "./Quotas.js"
 import { scrub } from "./Secrets.js"
 import { makeSseParser } from "./Sse.js"
+import { makeWatchdog, type Watchdog } from "./Watchdog.js"
 import { gemini } from "./Wire/Gemini.js"
 import { openAiChat } from "./Wire/OpenAiChat.js"
 import { openAiResponses } from "./Wire/OpenAiResponses.js"
 import { readLimits } from "./Wire/RateLimitHeaders.js"
-import { isErrorValue, parseJson, type StreamDecoder, type Wire, type WireProblem } from "./Wire.js"
+import { isErrorValue, parseJson, providerError, type Wire, type WireProblem } from "./Wire.js"
 
 /** Largest body of an answer, bytes. */
 const maxBodyBytes = 32 * 1024 * 1024
@@ -31,8 +37,6 @@ const wires: Readonly<Record<WireFormat, Wire>> = {
   "openai-chat": openAiChat,
   gemini
 }
-
-const monotonicMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
 
 /** The error code of a socket or of the HTTP client, such as ECONNREFUSED; nothing else of an error is safe to show. */
 const codeOf = (error: unknown): string | undefined => {
@@ -136,20 +140,25 @@ export const makeHttpPlatform = (
 
   /** At most `maxBytes` of a body as text, and whether there was more. */
   const readText = (response: HttpClientResponse.HttpClientResponse, maxBytes: number) =>
-    Effect.suspend(() => {
-      const decoder = new TextDecoder()
-      const state = { text: "", bytes: 0 }
-      return Stream.runFoldWhile(
-        response.stream,
-        state,
-        () => state.bytes <= maxBytes,
-        (_, bytes: Uint8Array) => {
-          state.bytes += bytes.length
-          state.text += decoder.decode(bytes, { stream: true })
-          return state
+    Effect.scoped(
+      Effect.flatMap(Stream.toPull(response.stream), (pull) => {
+        const decoder = new TextDecoder()
+        let text = ""
+        let bytes = 0
+        const add = (pieces: Chunk.Chunk<Uint8Array>): boolean => {
+          for (const piece of pieces) {
+            bytes += piece.length
+            text += decoder.decode(piece, { stream: true })
+          }
+          return bytes <= maxBytes
         }
-      ).pipe(Effect.map(() => ({ text: state.text + decoder.decode(), isCut: state.bytes > maxBytes })))
-    })
+        return Effect.map(pull, add).pipe(
+          Effect.repeat({ while: (goOn) => goOn }),
+          Effect.catchAll(Option.match({ onNone: () => Effect.void, onSome: Effect.fail })),
+          Effect.map(() => ({ text: text + decoder.decode(), isCut: bytes > maxBytes }))
+        )
+      })
+    )
 
   /** The body of an error: whatever of it comes in time. The status alone is enough to classify it. */
   const readError = (response: HttpClientResponse.HttpClientResponse) =>
@@ -205,13 +214,12 @@ export const makeHttpPlatform = (
     "gen_ai.request.model": model
   })
 
-  const annotateFinish = (finish: Pick<Completion, "finishReason" | "model" | "usage">) =>
-    Effect.annotateCurrentSpan({
-      "gen_ai.response.model": finish.model,
-      "gen_ai.response.finish_reasons": [finish.finishReason],
-      "gen_ai.usage.input_tokens": finish.usage.inputTokens,
-      "gen_ai.usage.output_tokens": finish.usage.outputTokens
-    })
+  const finishAttributes = (finish: Pick<Completion, "finishReason" | "model" | "usage">) => ({
+    "gen_ai.response.model": finish.model,
+    "gen_ai.response.finish_reasons": [finish.finishReason],
+    "gen_ai.usage.input_tokens": finish.usage.inputTokens,
+    "gen_ai.usage.output_tokens": finish.usage.outputTokens
+  })
 
   const get = <A>(url: string, decode: (body: string) => Either.Either<A, WireProblem>) =>
     send(undefined, authorized(HttpClientRequest.get(url, { headers: { accept: "application/json" } }))).pipe(
@@ -259,8 +267,8 @@ export const makeHttpPlatform = (
       ),
       Effect.scoped,
       overall(model, attemptMs, "the attempt"),
-      Effect.tap(annotateFinish),
-      Effect.withSpan("Platforms.complete", { attributes: attributes("chat", model) })
+      Effect.tap((completion) => Effect.annotateCurrentSpan(finishAttributes(completion))),
+      Effect.withSpan("Platforms.complete", { attributes: attributes("chat", model), captureStackTrace: false })
     )
 
   /** A reply to a streaming request that is no stream: an error object, or something else altogether. */
@@ -272,86 +280,106 @@ export const makeHttpPlatform = (
         : Effect.fail(failure(model, "malformed", `the reply is no event stream but ${type}`, response.status))
     })
 
-  /** The deltas of a reply's body, a chunk per pull. `startedAt` is the monotonic instant at which the attempt began. */
-  const deltas = (
+  /** What is still to be read of a reply's body, a chunk of deltas per pull. `startedAt`: when the attempt began. */
+  const makeReader = (
     model: string,
     response: HttpClientResponse.HttpClientResponse,
-    decoder: StreamDecoder,
+    watchdog: Watchdog,
     startedAt: number
   ): Effect.Effect<Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>>, never, Scope.Scope> =>
-    Effect.gen(function* () {
-      const pull = yield* Stream.toPull(response.stream)
+    Effect.map(Stream.toPull(response.stream), (pull) => {
+      const decoder = wire.makeStreamDecoder(model)
       const sse = makeSseParser(maxEventLength)
+      const toNetworkFailure = networkFailure(model)
       let received = 0
       let hasProgress = false
       // Only the time spent waiting counts as silence: a slow reader is not the platform's fault.
       let silentMs = 0
       let ended = false
-      let wholeSince: number | undefined
+      let wholeAt: number | undefined
       let broken: AttemptFailure | undefined
 
-      const decodeAll = (events: ReadonlyArray<string>): Effect.Effect<Array<Delta>> =>
-        Effect.gen(function* () {
-          const found: Array<Delta> = []
-          for (const data of events) {
-            const decoded = decoder.event(data)
-            if (Either.isLeft(decoded)) {
-              broken = yield* problem(model, response, decoded.left)
-              return found
-            }
-            found.push(...decoded.right.deltas)
-            if (decoded.right.progress) {
-              hasProgress = true
-              silentMs = 0
-            }
-          }
-          return found
-        })
+      /** The deltas before the first problem, which ends the stream once they are handed out. */
+      const handOut = (
+        found: ReadonlyArray<Delta>,
+        trouble: WireProblem | undefined
+      ): Effect.Effect<Chunk.Chunk<Delta>> => {
+        const deltas = Chunk.unsafeFromArray(found)
+        return trouble === undefined
+          ? Effect.succeed(deltas)
+          : Effect.map(problem(model, response, trouble), (failed) => {
+              broken = failed
+              return deltas
+            })
+      }
 
-      const endOfBody = Effect.gen(function* () {
-        ended = true
-        const rest = sse.end()
-        const found = yield* decodeAll(rest.events)
-        if (broken !== undefined) {
-          return found
+      const decodeInto = (found: Array<Delta>, events: ReadonlyArray<string>): WireProblem | undefined => {
+        for (const data of events) {
+          const decoded = decoder.event(data)
+          if (Either.isLeft(decoded)) return decoded.left
+          found.push(...decoded.right.deltas)
+          if (decoded.right.progress) {
+            hasProgress = true
+            silentMs = 0
+          }
         }
+        return undefined
+      }
+
+      const decode = (chunks: Chunk.Chunk<Uint8Array>): Effect.Effect<Chunk.Chunk<Delta>> => {
+        const found: Array<Delta> = []
+        let trouble: WireProblem | undefined
+        let tooLong = false
+        for (const bytes of chunks) {
+          received += bytes.length
+          const result = sse.push(bytes)
+          trouble ??= decodeInto(found, result.events)
+          tooLong ||= result.tooLong || received > maxBodyBytes
+        }
+        if (tooLong && trouble === undefined) broken = tooLarge(model)
+        return handOut(found, trouble)
+      }
+
+      const endOfBody = Effect.suspend(() => {
+        ended = true
+        const found: Array<Delta> = []
+        const trouble = decodeInto(found, sse.end().events)
+        if (trouble !== undefined) return handOut(found, trouble)
         const last = decoder.end()
         if (Either.isRight(last)) {
           found.push(...last.right)
-          return found
+          return handOut(found, undefined)
         }
         const stray = parseJson(sse.stray(), "the body")
         const isError = Either.isRight(stray) && isErrorValue(stray.right)
-        broken = yield* problem(model, response, isError ? { _tag: "ProviderError", body: sse.stray() } : last.left)
-        return found
+        return handOut(found, isError ? providerError(sse.stray()) : last.left)
       })
 
-      /** How long the next piece may take, and what it means when it does not come. */
-      const patience = Effect.map(monotonicMs, (now) => {
+      /** Until when the next piece is waited for, and what it means when it does not come. */
+      const patience = (now: number) => {
         const attempt = {
-          ms: startedAt + attemptMs - now,
-          onTimeout: () => failure(model, "timeout", `the attempt took longer than ${attemptMs} ms`, response.status)
+          at: startedAt + attemptMs,
+          late: () => failure(model, "timeout", `the attempt took longer than ${attemptMs} ms`, response.status)
         }
         const token = hasProgress
           ? {
-              ms: betweenTokensMs - silentMs,
-              onTimeout: () =>
+              at: now + betweenTokensMs - silentMs,
+              late: () =>
                 failure(model, "stalled", `nothing came for ${betweenTokensMs} ms in mid-answer`, response.status)
             }
           : {
-              ms: startedAt + firstTokenMs - now,
-              onTimeout: () =>
+              at: startedAt + firstTokenMs,
+              late: () =>
                 failure(model, "timeout", `the answer did not begin within ${firstTokenMs} ms`, response.status)
             }
-        return token.ms < attempt.ms ? token : attempt
-      })
+        return token.at < attempt.at ? token : attempt
+      }
 
       const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<AttemptFailure>> = Effect.gen(function* () {
         const before = yield* monotonicMs
-        const { ms, onTimeout } = yield* patience
-        const bytes = yield* pull.pipe(
-          Effect.mapError(Option.map(networkFailure(model))),
-          Effect.timeoutFail({ duration: Math.max(ms, 0), onTimeout: () => Option.some(onTimeout()) })
+        const { at, late } = patience(before)
+        const bytes = yield* watchdog.within(Effect.mapError(pull, Option.map(toNetworkFailure)), at, () =>
+          Option.some(late())
         )
         silentMs += (yield* monotonicMs) - before
         return bytes
@@ -359,66 +387,75 @@ export const makeHttpPlatform = (
 
       /** The answer is here: neither silence nor a broken connection can take it back. */
       const drain: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<AttemptFailure>> = Effect.gen(function* () {
-        const now = yield* monotonicMs
-        wholeSince ??= now
-        return yield* pull.pipe(
-          Effect.timeoutFail({ duration: Math.max(wholeSince + drainMs - now, 0), onTimeout: () => Option.none() }),
-          Effect.mapError(() => Option.none<AttemptFailure>())
-        )
+        wholeAt ??= yield* monotonicMs
+        const rest = Effect.mapError(pull, () => Option.none<AttemptFailure>())
+        return yield* watchdog.within(rest, wholeAt + drainMs, () => Option.none())
       })
 
-      const step: Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>> = Effect.suspend(() => {
-        if (broken !== undefined) {
-          return Effect.fail(Option.some(broken))
-        }
-        if (ended) {
-          return Effect.fail(Option.none())
-        }
-        return (decoder.state() === "open" ? next : drain).pipe(
-          Effect.flatMap((chunks) =>
-            Effect.gen(function* () {
-              const events: Array<string> = []
-              let tooLong = false
-              for (const bytes of chunks) {
-                received += bytes.length
-                const result = sse.push(bytes)
-                events.push(...result.events)
-                tooLong ||= result.tooLong || received > maxBodyBytes
-              }
-              const found = yield* decodeAll(events)
-              if (tooLong && broken === undefined) {
-                broken = tooLarge(model)
-              }
-              return Chunk.unsafeFromArray(found)
-            })
-          ),
-          Effect.catchAll((error) =>
-            Option.isSome(error) ? Effect.fail(error) : Effect.map(endOfBody, Chunk.unsafeFromArray<Delta>)
-          )
-        )
+      return Effect.suspend(() => {
+        if (broken !== undefined) return Effect.fail(Option.some(broken))
+        if (ended) return Effect.fail(Option.none())
+        return Effect.matchEffect(decoder.state() === "open" ? next : drain, {
+          onSuccess: decode,
+          onFailure: (error) => (Option.isSome(error) ? Effect.fail(error) : endOfBody)
+        })
       })
-      return step
+    })
+
+  /**
+   * The answer as one effect that is run for each chunk: the layers of a stream made of streams would cost more than
+   * all else that is done for an answer.
+   */
+  const makePull = (
+    model: string,
+    call: Call
+  ): Effect.Effect<Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>>, never, Scope.Scope> =>
+    Effect.gen(function* () {
+      const scope = yield* Effect.scope
+      const span = yield* Effect.makeSpanScoped("Platforms.stream", {
+        attributes: attributes("chat", model),
+        captureStackTrace: false
+      })
+      const watchdog = yield* makeWatchdog
+      const startedAt = yield* monotonicMs
+      let read: Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>> | undefined
+
+      const begin = Effect.gen(function* () {
+        const request = yield* post(wire.streamPath(model), model, call, true)
+        const untilMs = Math.min(firstTokenMs, attemptMs)
+        const response = yield* watchdog.within(send(model, request), startedAt + untilMs, () =>
+          failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`)
+        )
+        const { headers } = response
+        const type = Option.getOrElse(Headers.get(headers, "content-type"), () => "")
+        if (/json|html/i.test(type)) return yield* notAStream(model, response, type)
+        read = yield* makeReader(model, response, watchdog, startedAt)
+        const limits = readLimits(headers, yield* Clock.currentTimeMillis)
+        return Chunk.of<Delta>({ _tag: "Start", limits })
+      }).pipe(Effect.mapError(Option.some), Scope.extend(scope))
+
+      const annotate = (deltas: Chunk.Chunk<Delta>): void => {
+        for (const delta of deltas) {
+          if (delta._tag !== "Finish") continue
+          for (const [key, value] of Object.entries(finishAttributes(delta))) span.attribute(key, value)
+        }
+      }
+
+      return Effect.suspend(() => (read === undefined ? begin : Effect.tap(read, (deltas) => annotate(deltas))))
     })
 
   const stream = (model: string, call: Call): Stream.Stream<Delta, AttemptFailure> =>
-    Stream.unwrapScoped(
-      Effect.gen(function* () {
-        const startedAt = yield* monotonicMs
-        const request = yield* post(wire.streamPath(model), model, call, true)
-        const response = yield* send(model, request).pipe(
-          overall(model, Math.min(firstTokenMs, attemptMs), "the beginning of the answer")
+    Stream.unwrap(
+      Effect.map(Scope.make(), (scope) => {
+        const made = Effect.map(Scope.extend(makePull(model, call), scope), (pull) => {
+          step = pull
+          return pull
+        })
+        let step = Effect.flatten(made)
+        return Stream.repeatEffectChunkOption(Effect.suspend(() => step)).pipe(
+          Stream.ensuringWith((exit) => Scope.close(scope, exit))
         )
-        const type = Option.getOrElse(Headers.get(response.headers, "content-type"), () => "")
-        if (/json|html/i.test(type)) {
-          return yield* notAStream(model, response, type)
-        }
-        const limits = readLimits(response.headers, yield* Clock.currentTimeMillis)
-        const pull = yield* deltas(model, response, wire.makeStreamDecoder(model), startedAt)
-        return Stream.concat(Stream.make<[Delta]>({ _tag: "Start", limits }), Stream.repeatEffectChunkOption(pull))
       })
-    ).pipe(
-      Stream.tap((delta) => (delta._tag === "Finish" ? annotateFinish(delta) : Effect.void)),
-      Stream.withSpan("Platforms.stream", { attributes: attributes("chat", model) })
     )
 
   const listModels = get(`${settings.baseUrl}${wire.modelsPath}`, wire.decodeModels).pipe(

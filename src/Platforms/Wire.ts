@@ -1,4 +1,4 @@
-import { Either, ParseResult, Schema } from "effect"
+import { Either, ParseResult, Predicate, Schema } from "effect"
 import type { Call, Completion, Delta } from "../Domain/Call.js"
 
 /** Why a reply that arrived with status 200 is not an answer. */
@@ -99,9 +99,14 @@ const flatError = Schema.is(
   Schema.Struct({ message: Schema.String, code: Schema.Union(Schema.NonEmptyString, Schema.Number) })
 )
 
+// Asked of every event of every stream, and a look at the member's name settles most.
+const holdsError = (value: unknown): boolean => Predicate.hasProperty(value, "error") && errorMember(value)
+
 /** Whether a JSON value that arrived in the place of an answer is an error object. */
 export const isErrorValue = (value: unknown): boolean =>
-  Array.isArray(value) ? value.some(errorMember) : errorMember(value) || flatError(value)
+  Array.isArray(value)
+    ? value.some(holdsError)
+    : holdsError(value) || (Predicate.hasProperty(value, "message") && flatError(value))
 
 /** Encodes a request's body as JSON text. Fails only where the caller's own JSON Schemas hold what JSON cannot. */
 export const encodeJson = <A, I>(schema: Schema.Schema<A, I>) => {

@@ -64,8 +64,8 @@ const RATE_THRESHOLD = 0.5
 const OPEN_MAX_MS = 15 * 60_000
 /** The open time is up to this part longer, so that many instances do not probe a recovering platform at one instant. */
 const JITTER = 0.1
-/** A sick platform's own wait is kept up to here; then it is probed. */
-const RETRY_AFTER_MAX_MS = 3_600_000
+/** A sick platform's own wait is kept up to here, ms; then it is probed. */
+export const retryAfterMaxMs = 3_600_000
 
 export const initial: Breaker = {
   state: "closed",
@@ -153,7 +153,7 @@ export const settle = (
         : { breaker: { ...returned, doublings, consecutiveFailures: 0, slices: count(breaker.slices, false, at) } }
     }
     case "Failure": {
-      const retryAfterMs = Math.min(outcome.retryAfterMs ?? 0, RETRY_AFTER_MAX_MS)
+      const retryAfterMs = Math.min(outcome.retryAfterMs ?? 0, retryAfterMaxMs)
       const slices = count(breaker.slices, true, at)
       const counted = { ...returned, consecutiveFailures: breaker.consecutiveFailures + 1, slices }
       if (breaker.state === "half-open") {

@@ -171,6 +171,10 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
   const opensAt = (option: Option, now: Now): number =>
     Math.max(heldUntil(option, now), probeUntil(option, now), option.slot.budget.opensAt(now))
 
+  /** It certainly cannot serve the call before this instant; in the past where it may at any moment. */
+  const notBefore = (option: Option, tokens: TokenEstimate, now: Now): number =>
+    Math.max(heldUntil(option, now), option.slot.budget.notBefore(tokens, now))
+
   const isHopeless = (ticket: Ticket, bound: (option: Option) => number): boolean =>
     ticket.options.every((option) => {
       const at = bound(option)
@@ -186,15 +190,15 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
       earliestAt: at > now.ms ? epochOf(at, now) : undefined
     })
     const out = outOf(option, now)
-    if (out !== undefined) return reason(out.reason, out.until === undefined ? NEVER : monotonicOf(out.until, now))
+    const held = heldUntil(option, now)
+    if (out !== undefined) return reason(out.reason, held)
     const { breaker } = option.slot
-    if (breaker.state === "open") return reason("its circuit breaker is open", breaker.until)
-    if (breaker.until > now.ms) return reason("it asked for a pause after a failure", breaker.until)
+    if (breaker.state === "open") return reason("its circuit breaker is open", held)
+    if (breaker.until > now.ms) return reason("it asked for a pause after a failure", held)
     if (!Breaker.admits(breaker, now.ms)) return reason("its circuit breaker waits for the outcome of a probe", NEVER)
     const shortage = option.slot.budget.shortage(tokens, now)
-    if (shortage !== undefined) return reason(shortage.reason, shortage.earliest)
-    if (option.notBefore > now.ms)
-      return reason("it failed this call just now and is not asked again yet", option.notBefore)
+    if (shortage !== undefined) return reason(shortage.reason, Math.max(held, shortage.earliest))
+    if (option.notBefore > now.ms) return reason("it failed this call just now and is not asked again yet", held)
     return reason("calls that go first wait for it", NEVER)
   }
 
@@ -209,8 +213,9 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
       ...ticket.options.map((option) => reasonOf(option, ticket.tokens, now)),
       ...ticket.unknown.map((platform) => ({ platform, reason: "it is not configured" }))
     ]
-    const known = reasons.flatMap((reason) =>
-      "earliestAt" in reason && reason.earliestAt !== undefined ? [reason.earliestAt] : []
+    const first = ticket.options.reduce(
+      (earliest, option) => Math.min(earliest, notBefore(option, ticket.tokens, now)),
+      NEVER
     )
     const message = why ?? `No platform can start this call within ${Math.round(ticket.maxWaitMs)} ms`
     const told = reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")
@@ -219,7 +224,7 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
       error: new LeaseUnavailable({
         message: told === "" ? message : `${message} (${told})`,
         reasons,
-        ...(known.length === 0 ? {} : { earliestAt: Math.min(...known) })
+        earliestAt: first > now.ms ? epochOf(first, now) : undefined
       })
     })
   }
@@ -421,9 +426,7 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
       line.add(ticket, now.ms)
       advance(now)
       if (ticket.answer !== undefined) return ticket
-      const bound = (option: Option): number =>
-        Math.max(heldUntil(option, now), option.slot.budget.notBefore(ticket.tokens, now))
-      if (isHopeless(ticket, bound)) refuse(ticket, now)
+      if (isHopeless(ticket, (option) => notBefore(option, ticket.tokens, now))) refuse(ticket, now)
       else if (line.size() > MAX_WAITING) {
         refuse(ticket, now, `${MAX_WAITING} calls are waiting already: this service takes no more for now`)
       }

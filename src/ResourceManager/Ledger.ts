@@ -12,7 +12,7 @@ export interface TokenEstimate {
 /** What an attempt used, as far as it is known. */
 export type Used =
   | { readonly _tag: "Used"; readonly usage: Usage }
-  /** Turned away at the door: no model worked for it. */
+  /** Turned away: at the door no model worked for it; after the headers one may have. */
   | { readonly _tag: "Refused" }
   /** It may have used all it was allowed. */
   | { readonly _tag: "Unknown" }
@@ -39,6 +39,8 @@ export interface Reservation {
   readonly order: number
   readonly maxOutput: number
   readonly entries: ReadonlyArray<Entry>
+  /** The response's headers have come. */
+  hasStarted: boolean
 }
 
 interface Entry {
@@ -59,8 +61,8 @@ interface Entry {
 const keptMs = (windowMs: number): number => windowMs + Math.ceil(windowMs / 10_000) + 1
 
 /**
- * An upper bound of an input estimated at 4 characters a token: a quarter more, because code and other languages than
- * English take fewer characters a token, and 32 for what wire formats add around the messages.
+ * An upper bound of an estimated input: a quarter more, because code and dense text take fewer characters a token than
+ * prose does, and 32 for what wire formats add around the messages.
  */
 export const inputBound = (estimate: number): number => Math.ceil(estimate * 1.25) + 32
 
@@ -287,10 +289,10 @@ export const make = (limits: PlatformLimits): Ledger => {
     window.unit === "requests" ? 1 : window.clamp(bound(tokens))
 
   /** What the provider counts of an attempt's tokens in the end; undefined = what was reserved. */
-  const realTokens = (used: Used, maxOutput: number): number | undefined => {
+  const realTokens = (used: Used, { hasStarted, maxOutput }: Reservation): number | undefined => {
     if (used._tag === "Unknown") return undefined
-    // only a provider that counts what was really used surely counts nothing of a refused call
-    if (used._tag === "Refused") return tokensCounted === "actual" ? 0 : undefined
+    // only a provider that counts what was really used surely counts nothing of a call refused at the door
+    if (used._tag === "Refused") return tokensCounted === "actual" && !hasStarted ? 0 : undefined
     const { inputTokens, outputTokens } = used.usage
     // there is no call without input: the platform did not tell
     if (inputTokens === 0) return undefined
@@ -329,7 +331,8 @@ export const make = (limits: PlatformLimits): Ledger => {
       return {
         order,
         maxOutput: tokens.maxOutput,
-        entries: windows.map((window) => window.take(cost(window, tokens), at))
+        entries: windows.map((window) => window.take(cost(window, tokens), at)),
+        hasStarted: false
       }
     },
 
@@ -356,15 +359,17 @@ export const make = (limits: PlatformLimits): Ledger => {
       return paced === undefined ? undefined : { bucket: paced.name, used: paced.used, capacity: paced.capacity }
     },
 
-    started: (reservation, at) =>
+    started: (reservation, at) => {
+      reservation.hasStarted = true
       each(reservation, (window, entry) => {
         // counted when the answer is complete, so headers say nothing of it
         if (window.unit === "tokens" && tokensCounted === "actual") return
         window.age(entry, at)
-      }),
+      })
+    },
 
     settle: (reservation, used, at) => {
-      const tokens = realTokens(used, reservation.maxOutput)
+      const tokens = realTokens(used, reservation)
       each(reservation, (window, entry) => {
         window.finish(entry, window.unit === "tokens" && tokens !== undefined ? tokens : entry.amount, at)
         window.age(entry, at)

@@ -1,4 +1,5 @@
 import type { Clock } from "effect"
+import { monotonicMsOf } from "../Domain/Time.js"
 
 /** One look at both clocks, so that a decision is made at one instant. */
 export interface Now {
@@ -9,7 +10,7 @@ export interface Now {
 }
 
 export const read = (clock: Clock.Clock): Now => ({
-  ms: Number(clock.unsafeCurrentTimeNanos()) / 1_000_000,
+  ms: monotonicMsOf(clock),
   epochMs: clock.unsafeCurrentTimeMillis()
 })
 

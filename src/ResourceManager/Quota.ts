@@ -48,7 +48,8 @@ const restFor = (quota: Quota, ms: number, now: Now): Quota => ({
 export const refused = (quota: Quota, failure: QuotaFailure, grantedAt: number, now: Now): Quota => {
   const saidUntil = failure.resetsAt === undefined ? quota : exhaust(quota, failure.resetsAt, now)
   const said = failure.retryAfterMs === undefined ? saidUntil : restFor(saidUntil, failure.retryAfterMs, now)
-  if (failure.resetsAt !== undefined || failure.retryAfterMs !== undefined) return said
+  // a wait of nothing, or a reset that our clock has passed already, would have the next attempt refused at once
+  if ((failure.retryAfterMs ?? 0) > 0 || (failure.resetsAt ?? 0) > now.epochMs) return said
   if (failure.reason === "concurrency") return restFor(said, CONCURRENCY_REST_MS, now)
   // attempts that ran side by side are refused for one and the same reason: they count once
   const isNews = grantedAt > quota.refusedAt

@@ -6,7 +6,9 @@ import { Effect, Predicate, Schema, type Scope } from "effect"
 /** The database cannot be used: `message` says what is wrong, where, and what to do about it. */
 export class DatabaseUnavailable extends Schema.TaggedError<DatabaseUnavailable>()("DatabaseUnavailable", {
   file: Schema.String,
-  message: Schema.String
+  message: Schema.String,
+  /** Whether another Dream Team process holds it. */
+  inUse: Schema.optional(Schema.Boolean)
 }) {}
 
 const codeOf = (cause: unknown): string =>
@@ -23,6 +25,9 @@ export const explain = (file: string, cause: unknown): DatabaseUnavailable => {
   }
   if (code.startsWith("SQLITE_CORRUPT")) {
     return say(`The database ${file} is damaged (${textOf(cause)}). Restore it from a backup, or move it away.`)
+  }
+  if (code.startsWith("SQLITE_BUSY")) {
+    return say(`Another program has locked the database ${file}. Close it there, then start again.`)
   }
   if (code.startsWith("SQLITE_FULL") || code === "ENOSPC") {
     return say(`The disk that holds ${file} is full. Free some space and start again.`)
@@ -69,6 +74,7 @@ export const own = (file: string): Effect.Effect<void, DatabaseUnavailable, Scop
         codeOf(cause).startsWith("SQLITE_BUSY")
           ? new DatabaseUnavailable({
               file,
+              inUse: true,
               message: `The database ${file} is in use by another Dream Team process (it holds ${file}.lock). Stop that process, or give this one its own file with DREAM_TEAM_DATABASE.`
             })
           : explain(file, cause)

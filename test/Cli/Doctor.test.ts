@@ -164,6 +164,9 @@ describe("doctor: database", () => {
 
       yield* fileSystem.writeFileString(file, "this is no database, whatever its name may say".repeat(50))
       expect(yield* check(file)).toMatchObject({ status: "problem" })
+      const elsewhere = yield* serving({ status: "live" })
+      const besides = yield* examine({ database: file, port: elsewhere.port })
+      expect(besides("database"), "damage is not excused by a service that runs").toMatchObject({ status: "problem" })
       expect(yield* check(`${file}/below/a/file.db`)).toMatchObject({ status: "problem" })
       expect(yield* check(":memory:")).toMatchObject({ status: "note" })
     }).pipe(Effect.provide(NodeFileSystem.layer))

@@ -167,9 +167,12 @@ describe("dream-team against a running service", () => {
       dreamTeam(["tasks", "list", "--url", url], { env: { DREAM_TEAM_API_KEYS: "eve:another-key-than-that" } })
     ])
     assert.deepEqual([refused.code, refused.stdout], [1, ""])
-    assert.include(refused.stderr, "nobody")
+    assert.strictEqual(
+      refused.stderr,
+      "The service refuses this:\n  platform: no platform nobody is configured; there are: codex, gemini, qwen, synthetic\n"
+    )
     assert.deepEqual([stranger.code, stranger.stdout], [1, ""])
-    assert.include(stranger.stderr, "DREAM_TEAM_API_KEYS")
+    assert.include(stranger.stderr, "does not know the API key it was sent, which is the first of DREAM_TEAM_API_KEYS")
     assert.notInclude(stranger.stderr, "another-key")
   })
 
@@ -182,6 +185,7 @@ describe("dream-team against a running service", () => {
     assert.deepEqual([samePort.code, sameFile.code], [1, 1])
     assert.include(samePort.stderr, "Something else listens there already")
     assert.include(sameFile.stderr, "tasks.db")
+    for (const { stderr } of [samePort, sameFile]) assert.notInclude(stderr, "The service stops", "it never started")
   })
 
   it("ends cleanly on SIGTERM, with logs as JSON lines", async () => {

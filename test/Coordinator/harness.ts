@@ -121,7 +121,8 @@ export const makeScript = Effect.gen(function* () {
                 completion: { text: step.text, toolCalls: [], finishReason: "stop" as const, model: "gpt-1", usage },
                 platform: codex,
                 costUsd: 0.25,
-                attempts: number
+                attempts: number,
+                trace: []
               }
             }
             case "Error":

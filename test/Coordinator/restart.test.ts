@@ -191,6 +191,21 @@ describe("Coordinator after its owner died", () => {
     })
   )
 
+  it.scoped("takes up all that is queued, however much more than can be alive at once", () =>
+    Effect.gen(function* () {
+      const client = yield* sharedMemory
+      const numbers = Array.from({ length: 3 * settings.tasks.livePerClass }, (_, n) => n)
+      yield* deadOwner(client, (store) => Effect.forEach(numbers, (n) => newTask(store, n)))
+      const script = yield* makeScript
+      yield* Effect.forEach(numbers, (n) => script.say(`task ${n}`, start, succeed("done")))
+      const { coordinator } = yield* startOn(client, script)
+      yield* eventually(
+        coordinator.list(tenant, { state: "succeeded" }),
+        ({ tasks }) => tasks.length === numbers.length
+      )
+    })
+  )
+
   it.scoped("fails what missed its deadline while nobody was there", () =>
     Effect.gen(function* () {
       const client = yield* sharedMemory
@@ -247,6 +262,12 @@ describe("Coordinator that is shut down", () => {
       yield* TestClock.adjust("1 second")
       yield* closing.await
       assert.strictEqual(script.count("slow", "interrupted"), 1)
+      // It was given back in order: nobody died over it.
+      const left = yield* Effect.provide(
+        Effect.flatMap(SqlClient, (sql) => sql`SELECT state, claim_epoch, owner_deaths FROM tasks`),
+        client
+      )
+      assert.deepStrictEqual(left, [{ state: "queued", claim_epoch: null, owner_deaths: 0 }])
       const next = yield* startOn(client, script)
       const [attempt] = yield* next.coordinator.attempts(tenant, task.id)
       assert.strictEqual(attempt?.outcome, "interrupted")

@@ -190,7 +190,7 @@ describe("Coordinator under any schedule", () => {
         FastCheck.asyncProperty(FastCheck.array(command, { minLength: 5, maxLength: 30 }), (commands) =>
           Effect.runPromise(run(commands))
         ),
-        { numRuns: 25 }
+        { numRuns: 40 }
       ),
     60_000
   )

@@ -98,4 +98,9 @@ describe("Failover", () => {
       [undefined, undefined, undefined, 61_000]
     )
   })
+
+  it("does not believe that a platform is sick for days: it asks again within an hour", () => {
+    const asked = failures.platform({ retryAfterMs: 30 * 86_400_000 })(id("large"), "large-model")
+    assert.strictEqual(afterwards(start, "large", asked).contenders.at(-1)?.notBefore, 3_601_000)
+  })
 })

@@ -94,6 +94,72 @@ describe("the main path", () => {
     )
   )
 
+  it.effect("sends nothing more to a platform whose key was just refused, though its permit is free", () =>
+    run(
+      [
+        {
+          id: "codex",
+          attempts: [fail(failures.credential(), { afterMs: 100 })],
+          settings: { weight: 10, limits: { maxConcurrent: 1 } }
+        },
+        { id: "qwen", attempts: [answer("yes", { afterMs: 1_000 })], settings: { limits: { maxConcurrent: 1 } } }
+      ],
+      ({ delegate, trace }) =>
+        Effect.gen(function* () {
+          const fibers = yield* Effect.forEach([1, 2, 3, 4], () => Effect.fork(delegate()))
+          yield* TestClock.adjust("10 seconds")
+          yield* Fiber.joinAll(fibers)
+          assert.strictEqual(trace.filter((line) => line.includes("codex")).length, 1)
+        })
+    )
+  )
+
+  it.effect("does not wait for another platform's far reset where one may be free at any moment", () =>
+    run(
+      [
+        { id: "codex", attempts: [hang], settings: { limits: { maxConcurrent: 1 } } },
+        {
+          id: "qwen",
+          attempts: [fail(failures.model({ resetsAt: 18_000_000 }))],
+          settings: { weight: 10 }
+        }
+      ],
+      ({ delegate }) =>
+        Effect.gen(function* () {
+          const busy = yield* Effect.fork(delegate())
+          const waiting = yield* Effect.fork(Effect.flip(delegate({ maxWaitMs: 30_000 })))
+          yield* TestClock.adjust("30 seconds")
+          const error = yield* Fiber.join(waiting)
+          assert.strictEqual(error._tag, "LeaseUnavailable")
+          if (error._tag === "LeaseUnavailable") assert.isUndefined(error.earliestAt)
+          yield* Fiber.interrupt(busy)
+        })
+    )
+  )
+
+  it.effect("names no reset beyond the deadline where a refused key may be mended before", () =>
+    run(
+      [
+        { id: "codex", attempts: [fail(failures.credential())], settings: { weight: 10 } },
+        { id: "qwen", attempts: [fail(failures.quota({ reason: "window", resetsAt: 86_400_000 }))] }
+      ],
+      ({ delegate }) =>
+        Effect.gen(function* () {
+          const error = yield* Effect.flip(delegate())
+          assert.strictEqual(error._tag, "LeaseUnavailable")
+          if (error._tag === "LeaseUnavailable") {
+            assert.isUndefined(error.earliestAt)
+            assert.deepStrictEqual(
+              error.reasons.map(({ earliestAt }) => earliestAt),
+              [86_400_000, undefined]
+            )
+          }
+          const later = yield* Effect.flip(delegate({ deadline: 172_800_000 }))
+          assert.strictEqual(later._tag === "LeaseUnavailable" && later.earliestAt, 86_400_000)
+        })
+    )
+  )
+
   it.effect("opens the breaker, probes it half-open, closes it", () =>
     run(
       [

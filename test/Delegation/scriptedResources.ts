@@ -1,7 +1,8 @@
-import { Clock, Effect, Layer, PubSub, Ref, Stream } from "effect"
+import { Effect, Layer, PubSub, Ref, Stream } from "effect"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
 import type { PlatformResources, Settlement } from "../../src/Domain/Lease.js"
 import type { PlatformId } from "../../src/Domain/Platform.js"
+import { monotonicMs } from "../../src/Domain/Time.js"
 import { type BreakerTransition, type Lease, type LeaseRequest, ResourceManager } from "../../src/ResourceManager.js"
 
 /** What a test's resource manager was told, and what a test may tell it. */
@@ -31,13 +32,12 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
       breakNextLook: false,
       transition: (transition) => PubSub.publish(transitions, transition)
     }
-    const nowMs = Effect.map(Clock.currentTimeNanos, (nanos) => Number(nanos) / 1e6)
     const key = (platform: string, model: string | undefined) =>
       model === undefined ? platform : `${platform}/${model}`
 
     const acquire = Effect.fnUntraced(function* (request: LeaseRequest) {
       told.requests.push(request)
-      const startedAt = yield* nowMs
+      const startedAt = yield* monotonicMs
       const open = request.candidates.filter(
         ({ platform, model }) => !out.has(platform) && !out.has(key(platform, model))
       )
@@ -53,7 +53,7 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
         .sort((left, right) => right.weight - left.weight)
         .find(({ notBefore }) => (notBefore ?? startedAt) <= earliest)
       if (chosen === undefined) return yield* Effect.dieMessage("the test's resource manager has nobody")
-      const waitedMs = (yield* nowMs) - startedAt
+      const waitedMs = (yield* monotonicMs) - startedAt
       const settled = yield* Ref.make(false)
       const settle = (settlement: Settlement) =>
         Effect.flatMap(Ref.getAndSet(settled, true), (already) =>

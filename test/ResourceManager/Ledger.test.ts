@@ -138,6 +138,14 @@ describe("tokens, as the provider counts them", () => {
     expect(levelAfter("actual", used(0, 0))).toBe(1_782)
   })
 
+  it("keeps the bound of an attempt that was refused after its answer had begun: a model worked", () => {
+    const ledger = Ledger.make(limitsOf({ tokensPerMinute: 10_000, tokensCounted: "actual" }))
+    const reservation = reserve(ledger, { input: 1_000, maxOutput: 500 }, 0)
+    ledger.started(reservation, 100)
+    ledger.settle(reservation, { _tag: "Refused" }, 200)
+    expect(level(ledger, "tokens/60s", 200)).toBe(1_782)
+  })
+
   it("keeps a debt where more was used than reserved", () => {
     const ledger = Ledger.make(limitsOf({ tokensPerMinute: 2_000, tokensCounted: "actual" }))
     ledger.settle(reserve(ledger, { input: 1_000, maxOutput: 500 }, 0), used(5_000, 500), 0)
@@ -210,6 +218,35 @@ describe("the provider's own readings", () => {
     if (late === undefined) throw new Error("no reservation")
     ledger.correct(late, reading(0, 60_000), 1_000 + KEPT)
     expect(ledger.fits(none, 1_000 + KEPT)).toBe(true)
+  })
+
+  it("hold nothing where the limit is whole again at once, or only after longer than any window here", () => {
+    const ledger = Ledger.make(limitsOf({ requestsPerMinute: 10 }))
+    const reservation = reserve(ledger, none, 0)
+    ledger.correct(reservation, reading(0, 0), 0)
+    expect(ledger.fits(none, 0)).toBe(true)
+    ledger.correct(reservation, reading(0, 86_400_000), 0)
+    expect(ledger.fits(none, 0)).toBe(true)
+    ledger.correct(reservation, reading(0), 0)
+    expect(ledger.fits(none, 0)).toBe(false)
+    expect(ledger.earliest(none, 0)).toBe(MINUTE)
+    expect(ledger.fits(none, MINUTE)).toBe(true)
+  })
+
+  it("neither count attempts under way twice nor lift the limit", () => {
+    const ledger = Ledger.make(limitsOf({ requestsPerMinute: 10 }))
+    const [first, ...others] = [0, 1, 2, 3].map(() => reserve(ledger, none, 0))
+    if (first === undefined) throw new Error("no reservation")
+    ledger.started(first, 100)
+    // whether it has counted 1 of ours or all 4, no more than 6 are to be had
+    for (const remaining of [9, 8, 7, 6]) {
+      ledger.correct(first, reading(remaining, 60_000), 100)
+      expect(level(ledger, "requests/60s", 100)).toBe(4)
+    }
+    for (const other of others) ledger.started(other, 200)
+    ledger.correct(first, reading(2, 60_000), 200)
+    expect(level(ledger, "requests/60s", 200)).toBe(8)
+    expect([5, 6, 7].map(() => ledger.tryReserve(none, 200) !== undefined)).toEqual([true, true, false])
   })
 
   it("concern the window that is long enough for the reset and nearest in size", () => {

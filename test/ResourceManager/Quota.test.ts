@@ -50,6 +50,16 @@ describe("a provider's word on its quota", () => {
     expect(rests("rate")).toEqual([1, 2, 4, 8, 16, 32, 60, 60, 60])
   })
 
+  it("rests for the floor where the wait or the reset it names is over already", () => {
+    const rest = (failure: Parameters<typeof quotaFailure>[0]) =>
+      restOf(Quota.refused(Quota.initial, quotaFailure(failure), 0, at(10)), at(10))
+    expect(rest({ retryAfterMs: 0 })).toBe(1_000)
+    expect(rest({ resetsAt: epoch - 5_000 })).toBe(1_000)
+    expect(rest({ reason: "window", resetsAt: epoch })).toBe(60_000)
+    expect(rest({ retryAfterMs: 0, resetsAt: epoch + 300 })).toBe(290)
+    expect(rest({ retryAfterMs: 20 })).toBe(20)
+  })
+
   it("counts attempts that ran side by side once", () => {
     let quota = Quota.refused(Quota.initial, quotaFailure({ reason: "window" }), 0, at(100))
     for (let index = 0; index < 10; index++)

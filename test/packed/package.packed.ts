@@ -40,6 +40,8 @@ describe("the packed package, installed in an empty folder", () => {
     const summary = JSON.parse(stdout)
     expect(summary.tasks).toMatchObject({ submitted: 200, lost: 0 })
     expect(summary.limitViolations).toBe(0)
+    expect(summary.wallMs).toBeLessThan(30_000)
+    expect(summary.byPlatform.codex.failedAttempts).toBeGreaterThan(0)
   })
 
   it("holds what is used and no more", () => {

@@ -34,6 +34,8 @@ const start = (args: ReadonlyArray<string>, { cwd, env, stdin }: RunOptions): Ru
   child.stderr.on("data", (chunk: Buffer) => {
     stderr += chunk.toString()
   })
+  // A program may end without having read its input.
+  child.stdin.on("error", () => undefined)
   child.stdin.end(stdin ?? "")
   const ended = new Promise<Ran>((done, failed) => {
     child.on("error", failed)

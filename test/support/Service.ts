@@ -57,10 +57,12 @@ export const startService = async (
   })
   const exited = once(child, "exit")
   const url = `http://127.0.0.1:${port}`
+  const key = environment.DREAM_TEAM_API_KEYS?.split(",")[0]?.split(":").at(-1)
+  const headers: Record<string, string> = key === undefined ? {} : { "x-api-key": key }
   try {
     await eventually(`${url} is ready`, 20_000, async () => {
       if (child.exitCode !== null) throw new Error(`the service ended with ${child.exitCode}:\n${log}`)
-      const response = await fetch(`${url}/health/ready`).catch(() => undefined)
+      const response = await fetch(`${url}/health/ready`, { headers }).catch(() => undefined)
       await response?.arrayBuffer()
       return response?.ok === true ? true : undefined
     })

@@ -40,16 +40,21 @@ export const frame = ({ done, doneBy, elapsedMs, platforms, submitted }: Snapsho
     )
   ].join("\n")
 
-/** Draws each picture over the one before, on stderr; does nothing where that is no terminal. */
-export const makeScreen: Effect.Effect<(picture: string) => Effect.Effect<void>> = Effect.map(
-  Ref.make(0),
-  (drawnLines) => (picture: string) =>
-    process.stderr.isTTY
-      ? Effect.flatMap(Ref.getAndSet(drawnLines, picture.split("\n").length), (lines) =>
-          Effect.sync(() => {
-            const up = lines === 0 ? "" : `\u001b[${lines}A`
-            process.stderr.write(`${up}\u001b[0J${picture}\n`)
-          })
-        )
-      : Effect.void
-)
+/** Draws each picture over the one before, on `terminal`; does nothing where that is none. */
+export const makeScreen = (
+  terminal: Pick<NodeJS.WriteStream, "isTTY" | "columns" | "write">
+): Effect.Effect<(picture: string) => Effect.Effect<void>> =>
+  Effect.map(
+    Ref.make(0),
+    (drawnLines) => (picture: string) =>
+      terminal.isTTY
+        ? Effect.flatMap(Ref.getAndSet(drawnLines, picture.split("\n").length), (lines) =>
+            Effect.sync(() => {
+              const up = lines === 0 ? "" : `\u001b[${lines}A`
+              // A line that the terminal wraps would take two, and the next picture would miss its place.
+              const fitting = picture.split("\n").map((line) => line.slice(0, terminal.columns))
+              terminal.write(`${up}\u001b[0J${fitting.join("\n")}\n`)
+            })
+          )
+        : Effect.void
+  )

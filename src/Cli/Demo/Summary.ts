@@ -1,8 +1,9 @@
 import type { Attempt, Priority, TaskSummary } from "../../Domain/Task.js"
 import type { Stats } from "../../Simulator.js"
-import { duration, table } from "../Output.js"
+import { counted, duration, table } from "../Output.js"
 
-export interface Waits {
+export interface PrioritySummary {
+  /** Tasks that succeeded. */
   readonly count: number
   /** From submission to the first attempt, ms. */
   readonly waitMsP50: number
@@ -30,7 +31,7 @@ export interface Summary {
     readonly lost: number
   }
   readonly byPlatform: Readonly<Record<string, PlatformSummary>>
-  readonly byPriority: Readonly<Record<Priority, Waits>>
+  readonly byPriority: Readonly<Record<Priority, PrioritySummary>>
   /** Attempts that failed and were followed by one on another platform. */
   readonly failovers: number
   /** Requests that a platform refused because a limit of its own forbade them. */
@@ -51,12 +52,13 @@ const failoversOf = (attempts: ReadonlyArray<Attempt>): number =>
     return attempt.outcome === "failed" && next !== undefined && next.platform !== attempt.platform
   }).length
 
-const waitsOf = (tasks: ReadonlyArray<TaskSummary>, priority: Priority): Waits => {
+const waitsOf = (tasks: ReadonlyArray<TaskSummary>, priority: Priority): PrioritySummary => {
   const own = tasks.filter((task) => task.priority === priority)
   const waits = ascending(
     own.flatMap(({ startedAt, createdAt }) => (startedAt === undefined ? [] : [startedAt - createdAt]))
   )
-  return { count: own.length, waitMsP50: percentile(waits, 0.5), waitMsP99: percentile(waits, 0.99) }
+  const count = own.filter(({ state }) => state === "succeeded").length
+  return { count, waitMsP50: percentile(waits, 0.5), waitMsP99: percentile(waits, 0.99) }
 }
 
 export const summarize = (demo: {
@@ -106,11 +108,14 @@ export const summarize = (demo: {
 
 const count = (value: number): string => value.toLocaleString("en-US")
 
-/** The summary for people. */
-export const inWords = (summary: Summary): string => {
+/** A measured time; `-` where there was nothing to measure. */
+const measured = (of: number, ms: number): string => (of === 0 ? "-" : duration(ms))
+
+/** The summary for people, with what was done to the team on the way. */
+export const inWords = (summary: Summary, fault: string): string => {
   const { tasks, byPlatform, byPriority, failovers, limitViolations, wallMs } = summary
   return [
-    `${count(tasks.submitted)} tasks submitted, ${count(tasks.succeeded)} succeeded, ${count(tasks.failed)} failed, ${count(tasks.lost)} lost, in ${duration(wallMs)}.`,
+    `${counted(tasks.submitted, "task")} submitted, ${count(tasks.succeeded)} succeeded, ${count(tasks.failed)} failed, ${count(tasks.lost)} lost, in ${duration(wallMs)}.`,
     "",
     table(
       ["platform", "done", "attempts", "failed", "tokens", "p50", "p95"],
@@ -120,21 +125,27 @@ export const inWords = (summary: Summary): string => {
         count(own.attempts),
         count(own.failedAttempts),
         count(own.tokens),
-        duration(own.durationMsP50),
-        duration(own.durationMsP95)
+        measured(own.succeeded, own.durationMsP50),
+        measured(own.succeeded, own.durationMsP95)
       ])
     ),
     "",
     table(
-      ["priority", "tasks", "wait p50", "wait p99"],
+      ["priority", "done", "wait p50", "wait p99"],
       Object.entries(byPriority).map(([priority, own]) => [
         priority,
         count(own.count),
-        duration(own.waitMsP50),
-        duration(own.waitMsP99)
+        measured(own.count, own.waitMsP50),
+        measured(own.count, own.waitMsP99)
       ])
     ),
     "",
-    `${count(failovers)} failovers to another platform; ${count(limitViolations)} limit violations.`
+    `${fault}: ${counted(failovers, "failover")} to another platform. ${counted(limitViolations, "limit violation")}.`
   ].join("\n")
 }
+
+/** What must not happen, if it did. */
+export const complaint = ({ limitViolations, tasks: { lost } }: Summary): string | undefined =>
+  lost === 0 && limitViolations === 0
+    ? undefined
+    : `${counted(lost, "task")} lost and ${counted(limitViolations, "limit violation")}; both must be 0.`

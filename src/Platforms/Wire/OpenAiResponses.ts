@@ -1,4 +1,4 @@
-import { Either, Schema } from "effect"
+import { Either, Predicate, Schema } from "effect"
 import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from "../../Domain/Call.js"
 import type { Usage } from "../../Domain/Usage.js"
 import {
@@ -113,6 +113,7 @@ const isFailedResponse = Schema.is(FailedResponse)
 const ModelList = Schema.Struct({ data: Schema.Array(Schema.Struct({ id: Schema.String })) })
 
 const Event = Schema.Struct({ type: Schema.String }, { key: Schema.String, value: Schema.Unknown })
+type Event = typeof Event.Type
 const decodeEvent = decodeValue(Event, "an event of the stream")
 const decodeDelta = decodeValue(Schema.Struct({ delta: Schema.String }), "a delta of the stream")
 const decodeItem = decodeValue(Schema.Struct({ item: OutputItem }), "an output item of the stream")
@@ -239,6 +240,16 @@ const decodeCompletion: Wire["decodeCompletion"] = (body) =>
 
 const none: Decoded = { deltas: [], progress: false }
 
+// Asked of every event: the schema comes in only to say what is wrong with one.
+const eventOf = (value: unknown): Either.Either<Event, WireProblem> =>
+  Predicate.hasProperty(value, "type") && Predicate.isString(value.type)
+    ? Either.right({ ...value, type: value.type })
+    : decodeEvent(value)
+const deltaOf = (event: Event): Either.Either<string, WireProblem> =>
+  Predicate.isString(event.delta) ? Either.right(event.delta) : Either.map(decodeDelta(event), ({ delta }) => delta)
+
+const textOf = (text: string): Decoded => ({ deltas: text === "" ? [] : [{ _tag: "Text", text }], progress: true })
+
 const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
   let state: DecoderState = "open"
   let toolCalls = 0
@@ -255,56 +266,56 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
       return [{ _tag: "Finish" as const, finishReason, model: body.model, usage: usageOf(body.usage) }]
     })
 
+  const other = (event: Event, data: string): Either.Either<Decoded, WireProblem> =>
+    Either.gen(function* () {
+      switch (event.type) {
+        case "error":
+          return yield* Either.left(providerError(data))
+        case "response.failed": {
+          const { response } = yield* decodeFinal(event)
+          return yield* Either.left(failedError(response) ?? providerError(data))
+        }
+        case "response.refusal.delta":
+          refusal += yield* deltaOf(event)
+          return { deltas: [], progress: true }
+        case "response.reasoning_text.delta":
+        case "response.reasoning_summary_text.delta":
+        case "response.function_call_arguments.delta":
+          return { deltas: [], progress: true }
+        case "response.output_item.done": {
+          const { item } = yield* decodeItem(event)
+          if (item.type !== "function_call") {
+            return none
+          }
+          toolCalls++
+          return {
+            deltas: [{ _tag: "ToolCall" as const, toolCall: toolCallOf(yield* decodeFunctionCall(item)) }],
+            progress: true
+          }
+        }
+        case "response.completed":
+        case "response.incomplete": {
+          const { response } = yield* decodeFinal(event)
+          return { deltas: yield* final(response), progress: true }
+        }
+        default:
+          return none
+      }
+    })
+
   return {
     state: () => state,
-    event: (data) =>
-      Either.gen(function* () {
-        if (state === "finished" || data === "[DONE]") {
-          return none
-        }
-        const value = yield* parseJson(data, "an event of the stream")
-        if (isErrorValue(value)) {
-          return yield* Either.left(providerError(data))
-        }
-        const event = yield* decodeEvent(value)
-        switch (event.type) {
-          case "error":
-            return yield* Either.left(providerError(data))
-          case "response.failed": {
-            const { response } = yield* decodeFinal(event)
-            return yield* Either.left(failedError(response) ?? providerError(data))
-          }
-          case "response.output_text.delta": {
-            const { delta } = yield* decodeDelta(event)
-            return { deltas: delta === "" ? [] : [{ _tag: "Text" as const, text: delta }], progress: true }
-          }
-          case "response.refusal.delta":
-            refusal += (yield* decodeDelta(event)).delta
-            return { deltas: [], progress: true }
-          case "response.reasoning_text.delta":
-          case "response.reasoning_summary_text.delta":
-          case "response.function_call_arguments.delta":
-            return { deltas: [], progress: true }
-          case "response.output_item.done": {
-            const { item } = yield* decodeItem(event)
-            if (item.type !== "function_call") {
-              return none
-            }
-            toolCalls++
-            return {
-              deltas: [{ _tag: "ToolCall" as const, toolCall: toolCallOf(yield* decodeFunctionCall(item)) }],
-              progress: true
-            }
-          }
-          case "response.completed":
-          case "response.incomplete": {
-            const { response } = yield* decodeFinal(event)
-            return { deltas: yield* final(response), progress: true }
-          }
-          default:
-            return none
-        }
-      }),
+    event: (data) => {
+      if (state === "finished" || data === "[DONE]") return Either.right(none)
+      const value = parseJson(data, "an event of the stream")
+      if (Either.isLeft(value)) return Either.left(value.left)
+      if (isErrorValue(value.right)) return Either.left(providerError(data))
+      const event = eventOf(value.right)
+      if (Either.isLeft(event)) return Either.left(event.left)
+      return event.right.type === "response.output_text.delta"
+        ? Either.map(deltaOf(event.right), textOf)
+        : other(event.right, data)
+    },
     end: () =>
       state === "finished"
         ? Either.right([])

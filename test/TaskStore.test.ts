@@ -1,0 +1,183 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber, Layer, Option, TestClock } from "effect"
+import { TaskId } from "../src/Domain/Task.js"
+import { Sql } from "../src/Sql.js"
+import { type AttemptEnd, type TaskClaim, type TaskEnd, TaskStore } from "../src/TaskStore.js"
+import { ask, codex, failureOf, qwen, storeLayer, tenant } from "./Coordinator/harness.js"
+
+const idOf = (n: number): TaskId => TaskId.make(`01900000-0000-7000-8000-${String(n).padStart(12, "0")}`)
+
+const taskOf = (n: number, classId: number, key?: string) => ({
+  id: idOf(n),
+  tenant,
+  classId,
+  type: "testing" as const,
+  priority: "MEDIUM" as const,
+  submission: ask(`task ${n}`),
+  request: {
+    call: { messages: [{ role: "user" as const, content: `task ${n}` }] as const },
+    requirement: { capabilities: [], contextTokens: 10 }
+  },
+  deadline: 86_400_000,
+  idempotency: key === undefined ? Option.none() : Option.some({ key, hash: `hash of ${n}` })
+})
+
+const usage = { inputTokens: 1, cachedInputTokens: 0, outputTokens: 1, reasoningTokens: 0 }
+const where = { number: 1, platform: codex, model: "gpt" }
+const started = { ...where, decision: { candidates: [], excluded: [], waitedMs: 0 } }
+const answered: AttemptEnd = { ...where, durationMs: 1, outcome: { _tag: "Succeeded", usage } }
+const success: TaskEnd = {
+  _tag: "Succeeded",
+  attempt: Option.some(answered),
+  result: { text: "yes", platform: codex, model: "gpt", usage }
+}
+
+const onMemory = storeLayer.pipe(Layer.provideMerge(Layer.orDie(Sql.layerMemory)))
+
+describe("TaskStore", () => {
+  it.scoped("hands each write of a group its own failure, and the others their success", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      const missingClass = 999
+      const exits = yield* Effect.forEach(
+        [1, 2, 3, 4, 5],
+        (n) => Effect.exit(store.insert(taskOf(n, n === 3 ? missingClass : id))),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(
+        exits.map((exit) => failureOf(exit)?._tag),
+        [undefined, undefined, "ServiceUnavailable", undefined, undefined]
+      )
+      const { tasks } = yield* store.list(tenant, { limit: 10 })
+      assert.deepStrictEqual(
+        tasks.map((task) => task.preview),
+        ["task 5", "task 4", "task 2", "task 1"]
+      )
+    }).pipe(Effect.provide(onMemory))
+  )
+
+  it.scoped("keeps a write whose caller went away", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      const fiber = yield* Effect.fork(store.insert(taskOf(1, id)))
+      yield* Effect.yieldNow()
+      yield* Fiber.interrupt(fiber)
+      // What is written after it comes after it.
+      yield* store.insert(taskOf(2, id))
+      assert.strictEqual((yield* store.get(tenant, idOf(1))).prompt, "task 1")
+    }).pipe(Effect.provide(onMemory))
+  )
+
+  it.scoped("takes every write of a former owner for void", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id: classId } = yield* store.classOf([codex], "MEDIUM")
+      const write: ReadonlyArray<(claim: TaskClaim) => Effect.Effect<void, unknown>> = [
+        (claim) => store.attemptStarted(claim, started),
+        (claim) => store.attemptEnded(claim, { ...where, durationMs: 1, outcome: { _tag: "Ignored" } }),
+        (claim) => store.finish(claim, success),
+        (claim) => store.finish(claim, { _tag: "Failed", error: { type: "deadline", message: "late" } }),
+        (claim) => store.park(claim, 5, "busy"),
+        (claim) => store.release(claim)
+      ]
+      const lose: ReadonlyArray<(claim: TaskClaim) => Effect.Effect<unknown, unknown>> = [
+        (claim) => store.finish(claim, success),
+        (claim) => store.cancel(tenant, claim.id),
+        (claim) => store.park(claim, 5, "busy"),
+        // Claimed anew by the same process: the former claim is void all the same.
+        (claim) => Effect.zipRight(store.release(claim), store.claim(classId, 10)),
+        (claim) =>
+          store
+            .cancel(tenant, claim.id)
+            .pipe(Effect.zipRight(store.retry(tenant, claim.id)), Effect.zipRight(store.claim(classId, 10)))
+      ]
+      let n = 0
+      for (const losing of lose) {
+        n += 1
+        yield* store.insert(taskOf(n, classId))
+        const [claim] = yield* store.claim(classId, 1)
+        assert(claim !== undefined)
+        yield* store.attemptStarted(claim, started)
+        yield* losing(claim)
+        const before = [yield* store.get(tenant, claim.id), yield* store.attempts(tenant, claim.id)]
+        for (const late of write) {
+          const failure = failureOf(yield* Effect.exit(late(claim)))
+          assert.deepInclude(failure, { _tag: "OwnershipLost", id: claim.id })
+        }
+        assert.deepStrictEqual([yield* store.get(tenant, claim.id), yield* store.attempts(tenant, claim.id)], before)
+      }
+    }).pipe(Effect.provide(onMemory))
+  )
+
+  it.scoped("gives each task to one owner, oldest first, and only those of the class", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const mine = yield* store.classOf([codex, qwen], "HIGH")
+      assert.deepStrictEqual(yield* store.classOf([qwen, codex], "HIGH"), mine)
+      const theirs = yield* store.classOf([codex], "HIGH")
+      for (let n = 0; n < 6; n++) yield* store.insert(taskOf(n, n === 1 ? theirs.id : mine.id))
+      const claims = yield* Effect.all([store.claim(mine.id, 2), store.claim(mine.id, 2), store.claim(mine.id, 2)], {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(
+        claims.map((claimed) => claimed.map(({ id }) => id)),
+        [[idOf(0), idOf(2)], [idOf(3), idOf(4)], [idOf(5)]]
+      )
+      const request = yield* claims[2]?.[0]?.request ?? Effect.die("no claim")
+      assert.deepStrictEqual(request.call.messages, [{ role: "user", content: "task 5" }])
+      assert.deepStrictEqual(yield* store.classes, [mine, theirs])
+    }).pipe(Effect.provide(onMemory))
+  )
+
+  it.scoped("knows when it has something to do next", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      assert.deepStrictEqual(yield* store.nextInstant, Option.none())
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      yield* store.insert(taskOf(1, id))
+      assert.deepStrictEqual(yield* store.nextInstant, Option.some(86_400_000))
+      const [claim] = yield* store.claim(id, 1)
+      assert(claim !== undefined)
+      assert.deepStrictEqual(yield* store.nextInstant, Option.none())
+      yield* store.park(claim, 7_000, "busy")
+      assert.deepStrictEqual(yield* store.nextInstant, Option.some(7_000))
+      assert.deepStrictEqual(yield* store.wakeDue, [])
+      yield* TestClock.adjust("7 seconds")
+      assert.deepStrictEqual(yield* store.wakeDue, [id])
+      assert.strictEqual((yield* store.get(tenant, claim.id)).waiting, undefined)
+    }).pipe(Effect.provide(onMemory))
+  )
+
+  it.scoped("shows texts of any script whole, and previews without half characters", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      const prompt = `${"a".repeat(199)}😀 'quoted' \u0000 ${"字".repeat(1000)}`
+      yield* store.insert({ ...taskOf(1, id), submission: ask(prompt, { system: "s", context: [] }) })
+      assert.strictEqual((yield* store.get(tenant, idOf(1))).prompt, prompt)
+      const [summary] = (yield* store.list(tenant, { limit: 1 })).tasks
+      assert.strictEqual(summary?.preview, "a".repeat(199))
+    }).pipe(Effect.provide(onMemory))
+  )
+
+  it.scoped("commits what is queued when it closes, and takes nothing after", () =>
+    Effect.gen(function* () {
+      const client = Layer.succeedContext(yield* Layer.build(Sql.layerMemory))
+      const late = yield* Effect.gen(function* () {
+        const store = yield* TaskStore
+        const { id } = yield* store.classOf([codex], "MEDIUM")
+        yield* Effect.forkDaemon(store.insert(taskOf(1, id)))
+        yield* Effect.yieldNow()
+        return store.insert(taskOf(2, id))
+      }).pipe(Effect.provide(Layer.provide(storeLayer, client)))
+      assert.strictEqual(failureOf(yield* Effect.exit(late))?._tag, "ServiceUnavailable")
+      const store = yield* Effect.provide(TaskStore, Layer.provide(storeLayer, client))
+      assert.deepStrictEqual(
+        (yield* store.list(tenant, { limit: 5 })).tasks.map(({ id }) => id),
+        [idOf(1)]
+      )
+    })
+  )
+})

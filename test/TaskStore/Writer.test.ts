@@ -1,0 +1,104 @@
+import { SqlClient } from "@effect/sql/SqlClient"
+import { SqlError } from "@effect/sql/SqlError"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Layer } from "effect"
+import { Sql } from "../../src/Sql.js"
+import { makeWriter } from "../../src/TaskStore/Writer.js"
+import { failureOf, settle } from "../Coordinator/harness.js"
+
+const memory = Layer.orDie(Sql.layerMemory)
+
+const writer = Effect.gen(function* () {
+  const sql = yield* SqlClient
+  yield* sql`CREATE TABLE notes (n INTEGER UNIQUE)`
+  const counts = { started: 0, committed: 0 }
+  const { write } = yield* makeWriter({
+    starting: Effect.sync(() => {
+      counts.started += 1
+    }),
+    committed: Effect.sync(() => {
+      counts.committed += 1
+    })
+  })
+  const note = (n: number) => sql`INSERT INTO notes VALUES (${n})`
+  const notes = Effect.map(sql<{ readonly n: number }>`SELECT n FROM notes ORDER BY n`, (rows) =>
+    rows.map(({ n }) => n)
+  )
+  return { counts, note, notes, write, sql }
+})
+
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
+
+describe("the writer", () => {
+  it.scoped("commits what is queued together in one transaction, up to a bound", () =>
+    Effect.gen(function* () {
+      const { counts, note, notes, write } = yield* writer
+      yield* Effect.forEach(numbers(100), (n) => write(note(n)), { concurrency: "unbounded" })
+      assert.strictEqual(counts.committed, 1)
+      yield* Effect.forEach(numbers(600), (n) => write(note(1_000 + n)), { concurrency: "unbounded" })
+      assert.strictEqual(counts.committed, 1 + 3)
+      assert.strictEqual((yield* notes).length, 700)
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.scoped("takes more writes than its queue holds, and loses none", () =>
+    Effect.gen(function* () {
+      const { note, notes, write } = yield* writer
+      yield* Effect.forEach(numbers(6_000), (n) => write(note(n)), { concurrency: "unbounded", discard: true })
+      assert.strictEqual((yield* notes).length, 6_000)
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.scoped("undoes a failed write alone, even what it did before it failed", () =>
+    Effect.gen(function* () {
+      const { note, notes, write } = yield* writer
+      const failing = Effect.zipRight(note(50), Effect.fail(new SqlError({ message: "no" })))
+      const exits = yield* Effect.all(
+        [
+          write(note(1)),
+          write(failing),
+          write(note(2)),
+          write(Effect.zipRight(note(51), Effect.dieMessage("a bug")))
+        ].map(Effect.exit),
+        { concurrency: "unbounded" }
+      )
+      assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true, false])
+      assert.strictEqual(exits.map((exit) => failureOf(exit)?._tag)[1], "ServiceUnavailable")
+      assert.deepStrictEqual(yield* notes, [1, 2])
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.scoped("goes on after a commit that failed", () =>
+    Effect.gen(function* () {
+      const { note, notes, sql, write } = yield* writer
+      yield* sql`CREATE TABLE parents (id INTEGER PRIMARY KEY)`
+      yield* sql`CREATE TABLE children (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)`
+      const orphan = Effect.zipRight(note(7), sql`INSERT INTO children VALUES (1)`)
+      const exits = yield* Effect.all([write(note(1)), write(orphan), write(note(2))].map(Effect.exit), {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true])
+      yield* write(note(3))
+      assert.deepStrictEqual(yield* notes, [1, 2, 3])
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.scoped("shows nobody what is not committed yet", () =>
+    Effect.gen(function* () {
+      const { note, notes, write } = yield* writer
+      const seen: Array<number> = []
+      const watcher = yield* Effect.fork(
+        Effect.forever(
+          Effect.zipRight(
+            Effect.map(notes, (all) => seen.push(all.length)),
+            Effect.yieldNow()
+          )
+        )
+      )
+      yield* Effect.forEach(numbers(200), (n) => write(note(n)), { concurrency: "unbounded" })
+      yield* settle
+      yield* watcher.interruptAsFork(watcher.id())
+      for (const count of seen) assert.include([0, 200], count)
+    }).pipe(Effect.provide(memory))
+  )
+})
