@@ -401,19 +401,23 @@ const groups = [...new Set(commands.flatMap(({ path }) => path.slice(0, -1)))]
 const helpOf = (group: string): string =>
   groupHelp(program, `The commands of '${program} ${group}'.`, [group], commands, [])
 
-/** Everything the program answers by these arguments alone, so that it can be told without loading anything. */
-export const answers: Readonly<Record<string, string>> = Object.fromEntries([
-  ...["", "--help", "-h"].map((args) => [args, rootHelp]),
-  ...["--version", "-v"].map((args) => [args, manifest.version]),
-  ...groups.flatMap((group) => [
-    ...(defaults[group] === undefined ? [[group, helpOf(group)]] : []),
-    [`${group} --help`, helpOf(group)],
-    [`${group} -h`, helpOf(group)]
-  ]),
-  ...commands.flatMap((command) =>
-    ["--help", "-h"].map((flag) => [[...command.path, flag].join(" "), commandHelp(program, command)])
-  )
-])
+/**
+ * Everything the program answers by these arguments alone, so that it can be told without loading anything. Marked as
+ * pure, so that the program itself, which never asks for it, leaves it out.
+ */
+export const answers: Readonly<Record<string, string>> = /* @__PURE__ */ (() =>
+  Object.fromEntries([
+    ...["", "--help", "-h"].map((args) => [args, rootHelp]),
+    ...["--version", "-v"].map((args) => [args, manifest.version]),
+    ...groups.flatMap((group) => [
+      ...(defaults[group] === undefined ? [[group, helpOf(group)]] : []),
+      [`${group} --help`, helpOf(group)],
+      [`${group} -h`, helpOf(group)]
+    ]),
+    ...commands.flatMap((command) =>
+      ["--help", "-h"].map((flag) => [[...command.path, flag].join(" "), commandHelp(program, command)])
+    )
+  ]))()
 
 /** Runs the command that `args` (without node and script) ask for. */
 export const run = (args: ReadonlyArray<string>): Effect.Effect<void, Reportable, Environment> => {

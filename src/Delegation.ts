@@ -14,6 +14,7 @@ import {
   type NoCapablePlatform,
   PlatformFailure,
   scopeOf,
+  spendsAttempt,
   type TraceEntry,
   viewOf
 } from "./Domain/Failure.js"
@@ -350,7 +351,6 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             )
             if (Option.isNone(attempted)) return yield* tooLate()
             made += 1
-            spent += 1
             const { client, entry, model, outcome } = attempted.value
             trace.push(entry)
             if (outcome._tag === "Ignored") return yield* tooLate()
@@ -361,6 +361,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             }
             const { failure } = outcome
             last = failure
+            if (spendsAttempt(viewOf(failure))) spent += 1
             if (endsTheCall(failure)) return yield* refused(failure, trace)
             state = afterFailure(state, { platform: client.id, model }, failure, {
               now: yield* monotonicMs,

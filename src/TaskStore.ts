@@ -3,7 +3,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import { Clock, Context, Effect, Layer, Option, type ParseResult, Schema } from "effect"
 import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
 import type { TaskEventBody } from "./Domain/Event.js"
-import type { FailureView } from "./Domain/Failure.js"
+import { type FailureView, spendsAttempt } from "./Domain/Failure.js"
 import { PlatformId } from "./Domain/Platform.js"
 import {
   type Attempt,
@@ -478,7 +478,7 @@ const make = Effect.gen(function* () {
   const attemptEnded = (claim: TaskClaim, attempt: AttemptEnd) =>
     owning(claim, (now) => ({
       update: sql`
-        UPDATE tasks SET attempts_spent = attempts_spent + ${attempt.outcome._tag === "Failed" ? 1 : 0},
+        UPDATE tasks SET attempts_spent = attempts_spent + ${attempt.outcome._tag === "Failed" && spendsAttempt(attempt.outcome.failure) ? 1 : 0},
           updated_at = ${now}
         WHERE ${ownedBy(claim)} RETURNING id`,
       follow: Effect.flatMap(endAttempt(claim.id, now, attempt), (ended) => record(claim.id, now, ...ended))

@@ -1,5 +1,6 @@
-import { Console, Context, Effect, type Exit, Fiber, Layer, Option, Scope } from "effect"
+import { Console, Context, Effect, type Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
 import { Http } from "../Http.js"
+import { PlatformDetector } from "../PlatformDetector.js"
 import * as Transport from "../Platforms/Transport.js"
 import { load } from "../Settings/Load.js"
 import { Settings, type SettingsFlags, type SettingsShape } from "../Settings.js"
@@ -58,6 +59,25 @@ const surroundings = (settings: SettingsShape) =>
     Layer.provideMerge(Settings.layer(settings))
   )
 
+/** One log entry whenever a platform's status changes, so that an outage can be seen without asking. */
+const statusLog = Layer.scopedDiscard(
+  Effect.gen(function* () {
+    const { changes } = yield* PlatformDetector
+    const seen = new Map<string, string>()
+    yield* Stream.runForEach(changes, ({ platform, reasons, status }) => {
+      const before = seen.get(platform)
+      seen.set(platform, status)
+      // That each platform is well at the start goes without saying.
+      if (status === before || (before === undefined && status === "available")) return Effect.void
+      const entry = status === "available" ? Effect.logInfo : Effect.logWarning
+      return Effect.annotateLogs(entry(`The platform is ${status}`), {
+        platform,
+        ...(reasons.length === 0 ? {} : { reasons: reasons.join("; ") })
+      })
+    }).pipe(Effect.forkScoped)
+  })
+)
+
 /** Closes in the background, so that whoever hangs there cannot hold the process for ever. */
 const closeWithin = (scope: Scope.CloseableScope, ms: number) => (exit: Exit.Exit<unknown, unknown>) =>
   Effect.forkDaemon(Scope.close(scope, exit)).pipe(
@@ -74,7 +94,7 @@ export const run = Effect.fn("Cli.serve")(function* ({ json, ...flags }: ServeOp
   return yield* Effect.acquireUseRelease(
     Scope.make(),
     (scope) =>
-      Layer.buildWithScope(Layer.provide(Http.layer, Team.layer), scope).pipe(
+      Layer.buildWithScope(Layer.provide(Layer.merge(Http.layer, statusLog), Team.layer), scope).pipe(
         Effect.map((context) => Context.get(context, Http).url),
         Effect.tap((url) => announce(url, settings, json)),
         Effect.tap((url) => Effect.logInfo("The service is ready").pipe(Effect.annotateLogs({ url }))),

@@ -58,12 +58,21 @@ export class QuotaFailure extends Schema.TaggedError<QuotaFailure>()("QuotaFailu
 /** The platform is sick or out of reach: 5xx, network, its timeouts, malformed replies, stalled streams. Feeds its breaker. */
 export class PlatformFailure extends Schema.TaggedError<PlatformFailure>()("PlatformFailure", {
   ...said,
-  reason: Schema.Literal("overloaded", "server", "network", "timeout", "malformed", "stalled"),
+  /** `unreachable`: no connection was made, so nothing was sent; `network`: it broke off. */
+  reason: Schema.Literal("overloaded", "server", "unreachable", "network", "timeout", "malformed", "stalled"),
   retryAfterMs: Schema.optional(Schema.NonNegative)
 }) {}
 
 /** Why an attempt on one platform failed. Classified once, at the wire. */
 export type AttemptFailure = RequestFailure | ModelFailure | CredentialFailure | QuotaFailure | PlatformFailure
+
+/**
+ * Whether a failed attempt counts against its call's attempt budget. One that never reached its platform does not:
+ * it says nothing of the call, and an outage of our own network must not use up a durable task within a second. The
+ * platform's rest, its breaker and the call's deadline bound such attempts.
+ */
+export const spendsAttempt = (failure: Pick<FailureView, "reason" | "scope">): boolean =>
+  !(failure.scope === "platform" && failure.reason === "unreachable")
 
 export const scopeOf = (failure: AttemptFailure): FailureScope => {
   switch (failure._tag) {

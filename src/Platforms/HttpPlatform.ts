@@ -49,6 +49,18 @@ const codeOf = (error: unknown): string | undefined => {
   return undefined
 }
 
+/** Errors of the system's and of undici's that come before anything is sent. */
+const neverConnected: ReadonlySet<string> = new Set([
+  "ECONNREFUSED",
+  "EHOSTDOWN",
+  "EHOSTUNREACH",
+  "ENETDOWN",
+  "ENETUNREACH",
+  "ENOTFOUND",
+  "EAI_AGAIN",
+  "UND_ERR_CONNECT_TIMEOUT"
+])
+
 /**
  * A client for one platform over HTTP. Timeouts run on the Clock (the time to connect is the transport's own);
  * nothing retries, follows redirects or hands our trace ids on.
@@ -80,15 +92,15 @@ export const makeHttpPlatform = (
     const code = codeOf(error.cause)
     const suffix = code === undefined ? "" : ` (${code})`
     const status = error._tag === "ResponseError" ? error.response.status : undefined
-    if (code === "UND_ERR_CONNECT_TIMEOUT" || code === "ETIMEDOUT") {
-      return failure(model, "timeout", `no connection within the time allowed${suffix}`, status, code)
+    if (code !== undefined && neverConnected.has(code)) {
+      return failure(model, "unreachable", `no connection could be made${suffix}`, status, code)
     }
     const message =
       error._tag === "ResponseError"
         ? `the connection broke off during the reply${suffix}`
         : error.reason === "InvalidUrl"
           ? "the platform's base URL is not a valid URL"
-          : `no connection could be made, or it broke off${suffix}`
+          : `the connection broke off, or could not be made${suffix}`
     return failure(model, "network", message, status, code)
   }
 

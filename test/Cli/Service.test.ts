@@ -160,6 +160,35 @@ describe("dream-team serve, with everything real but the platforms", () => {
     })
   })
 
+  it("logs when a platform falls out and comes back, once each, whatever is asked meanwhile", {
+    timeout: 60_000
+  }, async () => {
+    const variables = { DREAM_TEAM_DATABASE: join(folder, "log.db"), DREAM_TEAM_PLATFORMS: "gemini" }
+    await withService(variables, async (service, env) => {
+      const entries = () =>
+        service
+          .log()
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line))
+          .filter(({ annotations }) => annotations.platform === "gemini")
+      const check = () => dreamTeam(["platforms", "check", "gemini"], { env })
+      await fault({ platform: "gemini", fault: "status", status: 503, routes: "all" })
+      for (let round = 0; round < 4; round++) await check()
+      const out = await eventually("the outage is logged", 5_000, async () =>
+        entries().some(({ message }) => message === "The platform is unavailable") ? entries() : undefined
+      )
+      assert.isAtMost(out.length, 2)
+      assert.isTrue(out.every(({ logLevel }) => logLevel === "WARN"))
+      await Effect.runPromise(simulated.simulator.clearFaults("gemini"))
+      await check()
+      await eventually("the recovery is logged", 5_000, async () =>
+        entries().at(-1)?.message === "The platform is available" ? true : undefined
+      )
+      assert.notInclude(service.log(), "    at ")
+    })
+  })
+
   it("violates a platform's limit where it is told a wider one, and the platform counts it", {
     timeout: 60_000
   }, async () => {

@@ -190,7 +190,7 @@ describe("Coordinator under any schedule", () => {
         FastCheck.asyncProperty(FastCheck.array(command, { minLength: 5, maxLength: 30 }), (commands) =>
           Effect.runPromise(run(commands))
         ),
-        { numRuns: 40 }
+        { numRuns: 25 }
       ),
     60_000
   )

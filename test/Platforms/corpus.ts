@@ -458,7 +458,7 @@ const codex: ReadonlyArray<ErrorCase> = [
     asked: "both",
     reply: "unreachable",
     scope: "platform",
-    reason: "network",
+    reason: "unreachable",
     code: "ECONNREFUSED"
   },
   {
