@@ -418,15 +418,18 @@ describe("doors with API keys", () => {
         Effect.map(ask(`${url}/v1/tasks`, { headers }), (answer) => answer.status)
       assert.strictEqual(yield* status({ authorization: "Bearer alice-secret-key" }), 200)
       assert.strictEqual(yield* status({ "x-api-key": "bob-secret-key" }), 200)
-      for (const headers of [
-        {},
-        { authorization: "Bearer " },
-        { authorization: "Bearer alice-secret-ke" },
-        { authorization: "Bearer alice-secret-keyy" },
-        { "x-api-key": "" },
-        { "x-api-key": "x" }
-      ]) {
+      const missing = "Send an API key"
+      const unknown = "The API key is not known here"
+      for (const [headers, why] of [
+        [{}, missing],
+        [{ authorization: "Bearer " }, missing],
+        [{ authorization: "Bearer alice-secret-ke" }, unknown],
+        [{ authorization: "Bearer alice-secret-keyy" }, unknown],
+        [{ "x-api-key": "" }, missing],
+        [{ "x-api-key": "x" }, unknown]
+      ] as const) {
         const refused = yield* ask(`${url}/v1/tasks`, { headers })
+        assert.include(errorOf(refused.body).message, why)
         assert.deepStrictEqual([refused.status, errorOf(refused.body).type], [401, "unauthorized"])
         assert.match(refused.headers.get("www-authenticate") ?? "", /^Bearer/)
         assert.notInclude(JSON.stringify(refused.body), "alice")

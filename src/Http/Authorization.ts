@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual } from "node:crypto"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import { Effect, Layer, Option, Redacted } from "effect"
 import { Authorization, localTenant } from "../Domain/Access.js"
 import { Unauthorized } from "../Domain/ApiError.js"
@@ -24,14 +25,19 @@ export const layer: Layer.Layer<Authorization, never, Settings> = Layer.effect(
   Authorization,
   Effect.map(Settings, ({ apiKeys }) => {
     const owner = ownerOf(apiKeys)
-    const enter = (presented: Redacted.Redacted<string>): Effect.Effect<TenantId, Unauthorized> => {
+    const unknown = new Unauthorized({ message: "The API key is not known here" })
+    const missing = new Unauthorized({
+      message: "Send an API key as `Authorization: Bearer <key>` or `x-api-key: <key>`"
+    })
+    const enter = (presented: Redacted.Redacted<string>) => {
       if (apiKeys.length === 0) return Effect.succeed(localTenant)
-      return Redacted.value(presented) === ""
-        ? new Unauthorized({ message: "Send an API key as `Authorization: Bearer <key>` or `x-api-key: <key>`" })
-        : Option.match(owner(presented), {
-            onNone: () => new Unauthorized({ message: "The API key is not known here" }),
-            onSome: (tenant) => Effect.succeed(tenant)
-          })
+      if (Redacted.value(presented) !== "") {
+        return Option.match(owner(presented), { onNone: () => unknown, onSome: (tenant) => Effect.succeed(tenant) })
+      }
+      // The framework tries one scheme after the other and tells only the last one's complaint.
+      return Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+        /^Bearer\s+\S/i.test(headers.authorization ?? "") ? unknown : missing
+      )
     }
     return { bearer: enter, apiKey: enter }
   })

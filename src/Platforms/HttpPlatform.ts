@@ -422,39 +422,40 @@ export const makeHttpPlatform = (
     model: string,
     call: Call
   ): Effect.Effect<Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>>, never, Scope.Scope> =>
-    Effect.gen(function* () {
-      const scope = yield* Effect.scope
-      const span = yield* Effect.makeSpanScoped("Platforms.stream", {
-        attributes: attributes("chat", model),
-        captureStackTrace: false
-      })
-      const watchdog = yield* makeWatchdog
-      const startedAt = yield* monotonicMs
-      let read: Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>> | undefined
+    Effect.map(
+      Effect.all([
+        Effect.scope,
+        Effect.makeSpanScoped("Platforms.stream", { attributes: attributes("chat", model), captureStackTrace: false }),
+        makeWatchdog,
+        monotonicMs
+      ]),
+      ([scope, span, watchdog, startedAt]) => {
+        let read: Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>> | undefined
 
-      const begin = Effect.gen(function* () {
-        const request = yield* post(wire.streamPath(model), model, call, true)
-        const untilMs = Math.min(firstTokenMs, attemptMs)
-        const response = yield* watchdog.within(send(model, request), startedAt + untilMs, () =>
-          failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`)
-        )
-        const { headers } = response
-        const type = Option.getOrElse(Headers.get(headers, "content-type"), () => "")
-        if (/json|html/i.test(type)) return yield* notAStream(model, response, type)
-        read = yield* makeReader(model, response, watchdog, startedAt)
-        const limits = readLimits(headers, yield* Clock.currentTimeMillis)
-        return Chunk.of<Delta>({ _tag: "Start", limits })
-      }).pipe(Effect.mapError(Option.some), Scope.extend(scope))
+        const begin = Effect.gen(function* () {
+          const request = yield* post(wire.streamPath(model), model, call, true)
+          const untilMs = Math.min(firstTokenMs, attemptMs)
+          const response = yield* watchdog.within(send(model, request), startedAt + untilMs, () =>
+            failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`)
+          )
+          const { headers } = response
+          const type = Option.getOrElse(Headers.get(headers, "content-type"), () => "")
+          if (/json|html/i.test(type)) return yield* notAStream(model, response, type)
+          read = yield* makeReader(model, response, watchdog, startedAt)
+          const limits = readLimits(headers, yield* Clock.currentTimeMillis)
+          return Chunk.of<Delta>({ _tag: "Start", limits })
+        }).pipe(Effect.mapError(Option.some), Scope.extend(scope))
 
-      const annotate = (deltas: Chunk.Chunk<Delta>): void => {
-        for (const delta of deltas) {
-          if (delta._tag !== "Finish") continue
-          for (const [key, value] of Object.entries(finishAttributes(delta))) span.attribute(key, value)
+        const annotate = (deltas: Chunk.Chunk<Delta>): void => {
+          for (const delta of deltas) {
+            if (delta._tag !== "Finish") continue
+            for (const [key, value] of Object.entries(finishAttributes(delta))) span.attribute(key, value)
+          }
         }
-      }
 
-      return Effect.suspend(() => (read === undefined ? begin : Effect.tap(read, (deltas) => annotate(deltas))))
-    })
+        return Effect.suspend(() => (read === undefined ? begin : Effect.tap(read, (deltas) => annotate(deltas))))
+      }
+    )
 
   const stream = (model: string, call: Call): Stream.Stream<Delta, AttemptFailure> =>
     Stream.unwrap(
