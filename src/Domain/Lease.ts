@@ -30,7 +30,7 @@ export type Settlement =
 
 /** One limit of a platform as it stands. */
 export const BucketView = Schema.Struct({
-  /** Such as `requests/60s` or `tokens/60s`. */
+  /** Such as `requests/60s` or `requests/5h`. */
   name: Schema.String,
   unit: Schema.Literal("requests", "tokens"),
   tokensCounted: Schema.optional(TokensCounted),

@@ -66,7 +66,10 @@ const keptMs = (windowMs: number): number => windowMs + Math.ceil(windowMs / 10_
  */
 export const inputBound = (estimate: number): number => Math.ceil(estimate * 1.25) + 32
 
-const windowName = (unit: string, windowMs: number): string => `${unit}/${windowMs / 1_000}s`
+const hourMs = 3_600_000
+
+const windowName = (unit: string, windowMs: number): string =>
+  `${unit}/${windowMs % hourMs === 0 ? `${windowMs / hourMs}h` : `${windowMs / 1_000}s`}`
 
 /** What counts against one limit over a rolling window: attempts under way, aged ones, and other users of the key. */
 const makeWindow = (unit: "requests" | "tokens", capacity: number, windowMs: number) => {
