@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     globalSetup: ["test/support/globalSetup.ts"],
-    testTimeout: 20_000,
+    testTimeout: 60_000,
     maxWorkers: 2
   }
 })

@@ -33,7 +33,7 @@ const listAll = async (url: string): Promise<ReadonlyArray<TaskSummary>> => {
 
 describe("a service killed with SIGKILL", () => {
   it(`loses nothing and doubles nothing: ${kills} kills during a load of ${tasks} tasks`, {
-    timeout: 180_000
+    timeout: 400_000
   }, async () => {
     const { simulator, close } = await simulate(slowedDown(40))
     const port = await freePort()
@@ -83,13 +83,13 @@ describe("a service killed with SIGKILL", () => {
     const answered = () => Object.values(statsNow()).reduce((sum, platform) => sum + platform.answered, 0)
     for (let kill = 0; kill < kills; kill++) {
       const before = answered()
-      await eventually("the service works", 20_000, async () => answered() >= before + inFlight || undefined)
+      await eventually("the service works", 60_000, async () => answered() >= before + inFlight || undefined)
       await pause(Math.random() * 50)
       await service.stop("SIGKILL")
       service = await startService(port, environment)
     }
     await submitted
-    const all = await eventually("every task has ended", 60_000, async () => {
+    const all = await eventually("every task has ended", 120_000, async () => {
       const listed = await listAll(url)
       return listed.every(({ state }) => state === "succeeded" || state === "failed") ? listed : undefined
     })

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Ref, Scope, Stream, TestClock } from "effect"
 import { Simulator } from "../src/Simulator.js"
-import { ask, events, ids, models, type Reply, send, simulator, textOf } from "./Simulator/support.js"
+import { ask, at, events, ids, maybeAt, models, type Reply, send, simulator, textOf } from "./Simulator/support.js"
 
 describe("Simulator", () => {
   it.scoped("says where it is and that it is well", () =>
@@ -76,20 +76,20 @@ describe("Simulator", () => {
       const streamedText: Record<(typeof ids)[number], (reply: Reply) => string> = {
         codex: (reply) =>
           events(reply.text)
-            .filter((event) => event.type === "response.output_text.delta")
-            .map((event) => event.delta)
+            .filter((event) => at(event, "type") === "response.output_text.delta")
+            .map((event) => at(event, "delta"))
             .join(""),
         gemini: (reply) =>
           events(reply.text)
-            .map((event) => event.candidates[0].content.parts[0].text)
+            .map((event) => at(event, "candidates", 0, "content", "parts", 0, "text"))
             .join(""),
         qwen: (reply) =>
           events(reply.text)
-            .map((event) => event.choices?.[0]?.delta?.content ?? "")
+            .map((event) => maybeAt(event, "choices", 0, "delta", "content") ?? "")
             .join(""),
         synthetic: (reply) =>
           events(reply.text)
-            .map((event) => event.choices?.[0]?.delta?.content ?? "")
+            .map((event) => maybeAt(event, "choices", 0, "delta", "content") ?? "")
             .join("")
       }
       for (const id of ids) {
@@ -232,7 +232,7 @@ describe("Simulator", () => {
       const running = yield* simulator()
       const reply = yield* send(`${running.url}/elsewhere/v1/models`)
       expect(reply.status).toBe(404)
-      expect(reply.json.error.message).toContain("/codex, /gemini, /qwen, /synthetic")
+      expect(at(reply.json, "error", "message")).toContain("/codex, /gemini, /qwen, /synthetic")
       expect((yield* send(`${running.url}/__nothing`)).status).toBe(404)
       expect((yield* send(`${running.url}/__health`, { body: {} })).status).toBe(405)
     })

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { ask, type FourIds, ids, models, send, simulator } from "./support.js"
+import { ask, at, type FourIds, ids, models, send, simulator } from "./support.js"
 
 const invalidKey: Record<FourIds, { readonly status: number; readonly body: object }> = {
   codex: {
@@ -107,17 +107,17 @@ describe("refusals, each in its platform's own shape", () => {
         for (const body of ["{", "", "[]", { model: models[id] }]) {
           const reply = yield* send(url, { method: "POST", body })
           expect(reply.status, `${id} ${JSON.stringify(body)}`).toBe(400)
-          expect(reply.json.error, id).toBeDefined()
+          expect(at(reply.json, "error"), id).toBeDefined()
         }
       }
       const named = yield* send(callUrl(baseUrls, "qwen", ""), {
         body: { model: models.qwen, messages: [{ role: "wizard", content: "x" }] }
       })
-      expect(named.json.error).toMatchObject({ code: "invalid_parameter_error", param: "messages.0.role" })
+      expect(at(named.json, "error")).toMatchObject({ code: "invalid_parameter_error", param: "messages.0.role" })
       const extra = yield* send(callUrl(baseUrls, "gemini", models.gemini), {
         body: { contents: [{ parts: [{ text: "x" }] }], max_tokens: 5 }
       })
-      expect(extra.json.error).toMatchObject({
+      expect(at(extra.json, "error")).toMatchObject({
         status: "INVALID_ARGUMENT",
         message: expect.stringContaining("Unknown name")
       })
@@ -131,7 +131,7 @@ describe("refusals, each in its platform's own shape", () => {
         expect((yield* send(`${baseUrls[id]}/nothing`)).status, id).toBe(404)
         const get = yield* send(callUrl(baseUrls, id, models[id]))
         expect(get.status, id).toBe(id === "gemini" ? 404 : 405)
-        expect(get.json.error, id).toBeDefined()
+        expect(at(get.json, "error"), id).toBeDefined()
       }
     })
   )
@@ -141,7 +141,7 @@ describe("refusals, each in its platform's own shape", () => {
       const { baseUrls } = yield* simulator()
       const reply = yield* ask(baseUrls, "codex", "x".repeat(9 * 1024 * 1024))
       expect(reply.status).toBe(413)
-      expect(reply.json.error.code).toBe("request_too_large")
+      expect(at(reply.json, "error", "code")).toBe("request_too_large")
       expect((yield* ask(baseUrls, "codex", "small")).status).toBe(200)
     })
   )

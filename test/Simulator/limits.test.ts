@@ -1,7 +1,7 @@
 import { describe, expect, it } from "@effect/vitest"
 import { type Duration, Effect, Fiber, FastCheck as fc, TestClock } from "effect"
 import { RollingWindow } from "../../src/Simulator/Limits.js"
-import { ask, limitedTo, simulator } from "./support.js"
+import { ask, at, limitedTo, listAt, numberAt, simulator } from "./support.js"
 
 const perSecond = (limit: number) => ({ requests: [{ limit, windowMs: 1_000 }] })
 
@@ -137,7 +137,7 @@ describe("tokens in rolling windows", () => {
     Effect.gen(function* () {
       const running = yield* limitedTo("qwen", tokens("actual", 50))
       const first = yield* ask(running.baseUrls, "qwen", prompt, { maxOutputTokens: 4_000 })
-      const used = first.json.usage.total_tokens
+      const used = numberAt(first.json, "usage", "total_tokens")
       expect((yield* running.stats).platforms.qwen?.limits.tokens[0]?.used).toBe(used)
       expect(used).toBeGreaterThan(30)
       yield* ask(running.baseUrls, "qwen", prompt)
@@ -211,7 +211,7 @@ describe("each platform's own 429", () => {
       expect(refused.status).toBe(429)
       expect(refused.headers.get("retry-after")).toBe("43")
       expect(refused.headers.get("x-ratelimit-reset-requests")).toBe("42.5s")
-      expect(refused.json.error).toMatchObject({
+      expect(at(refused.json, "error")).toMatchObject({
         code: "rate_limit_exceeded",
         type: "requests",
         param: null,
@@ -233,17 +233,17 @@ describe("each platform's own 429", () => {
       const minute = yield* ask(running.baseUrls, "gemini", "b")
       expect(minute.status).toBe(429)
       expect(minute.headers.get("retry-after")).toBeNull()
-      expect(minute.json.error).toMatchObject({ code: 429, status: "RESOURCE_EXHAUSTED" })
+      expect(at(minute.json, "error")).toMatchObject({ code: 429, status: "RESOURCE_EXHAUSTED" })
       const details = (reply: typeof minute, type: string) =>
-        reply.json.error.details.find((detail: Record<string, unknown>) => String(detail["@type"]).endsWith(type))
-      expect(details(minute, "QuotaFailure").violations[0].quotaId).toContain("PerMinute")
-      expect(details(minute, "RetryInfo").retryDelay).toBe("40s")
+        listAt(reply.json, "error", "details").find((detail) => String(at(detail, "@type")).endsWith(type))
+      expect(at(details(minute, "QuotaFailure"), "violations", 0, "quotaId")).toContain("PerMinute")
+      expect(at(details(minute, "RetryInfo"), "retryDelay")).toBe("40s")
       yield* TestClock.adjust("40 seconds")
       yield* ask(running.baseUrls, "gemini", "c")
       yield* TestClock.adjust("1 minute")
       const day = yield* ask(running.baseUrls, "gemini", "d")
-      expect(details(day, "QuotaFailure").violations[0].quotaId).toContain("PerDay")
-      expect(details(day, "RetryInfo").retryDelay).toBe("86280s")
+      expect(at(details(day, "QuotaFailure"), "violations", 0, "quotaId")).toContain("PerDay")
+      expect(at(details(day, "RetryInfo"), "retryDelay")).toBe("86280s")
     })
   )
 

@@ -1,4 +1,4 @@
-import { Effect } from "effect"
+import { Effect, Predicate, Schema } from "effect"
 import type { SimulatedLimits, SimulatedPlatform } from "../../src/Simulator.js"
 import { Simulator } from "../../src/Simulator.js"
 
@@ -6,8 +6,8 @@ export interface Reply {
   readonly status: number
   readonly headers: Headers
   readonly text: string
-  // biome-ignore lint/suspicious/noExplicitAny: bodies of four wire formats are looked into freely here
-  readonly json: any
+  /** Undefined where the body is not JSON. */
+  readonly json: unknown
 }
 
 export const send = (
@@ -44,14 +44,38 @@ export const send = (
   })
 
 /** The data of each server-sent event; `[DONE]` stays text. */
-// biome-ignore lint/suspicious/noExplicitAny: as above
-export const events = (text: string): ReadonlyArray<any> =>
+export const events = (text: string): ReadonlyArray<unknown> =>
   text
     .split(/\r?\n\r?\n/)
     .flatMap((block) => block.split(/\r?\n/))
     .filter((line) => line.startsWith("data: "))
     .map((line) => line.slice(6))
-    .map((data) => (data === "[DONE]" ? data : JSON.parse(data)))
+    .map((data): unknown => (data === "[DONE]" ? data : JSON.parse(data)))
+
+type Path = ReadonlyArray<string | number>
+
+/** What is at `path`, undefined where any of it is absent. A negative index counts from the end. */
+export const maybeAt = (json: unknown, ...path: Path): unknown =>
+  path.reduce<unknown>((value, key) => {
+    if (Array.isArray(value) && typeof key === "number") return value.at(key)
+    return Predicate.hasProperty(value, key) ? value[key] : undefined
+  }, json)
+
+/** What is at `path`. Only its last step may be absent: an assertion must not hold because nothing was there. */
+export const at = (json: unknown, ...path: Path): unknown =>
+  path.reduce<unknown>((value, key) => {
+    if (Predicate.isNullable(value)) throw new Error(`no ${path.join(".")} in ${JSON.stringify(json)}`)
+    return maybeAt(value, key)
+  }, json)
+
+const typedAt =
+  <A>(schema: Schema.Schema<A>) =>
+  (json: unknown, ...path: Path): A =>
+    Schema.decodeUnknownSync(schema)(at(json, ...path))
+
+export const textAt = typedAt(Schema.String)
+export const numberAt = typedAt(Schema.Number)
+export const listAt = typedAt(Schema.Array(Schema.Unknown))
 
 export const models = {
   codex: "gpt-6-sol",
@@ -119,9 +143,7 @@ export const limitedTo = (id: FourIds, limits: SimulatedLimits) => simulator({ [
 /** What the answer says, whatever its format. */
 export const textOf = (reply: Reply): string => {
   const body = reply.json
-  if (body?.output !== undefined) {
-    return body.output.at(-1).content[0].text
-  }
-  if (body?.candidates !== undefined) return body.candidates[0].content.parts[0].text
-  return body?.choices?.[0]?.message?.content
+  if (maybeAt(body, "output") !== undefined) return textAt(body, "output", -1, "content", 0, "text")
+  if (maybeAt(body, "candidates") !== undefined) return textAt(body, "candidates", 0, "content", "parts", 0, "text")
+  return textAt(body, "choices", 0, "message", "content")
 }

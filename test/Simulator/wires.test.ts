@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { ask, events, models, send, simulator } from "./support.js"
+import { ask, at, events, maybeAt, models, numberAt, send, simulator, textAt } from "./support.js"
 
 const text = (tokens: number) => ({ answerTokens: { median: tokens, sigma: 0 } })
 const weather = {
@@ -51,9 +51,10 @@ describe("OpenAI Responses", () => {
           output_tokens_details: { reasoning_tokens: 16 }
         }
       })
-      const { usage } = reply.json
-      expect(usage.total_tokens).toBe(usage.input_tokens + usage.output_tokens)
-      expect(usage.output_tokens).toBe(16 + Math.ceil(reply.json.output[1].content[0].text.length / 4))
+      const usage = at(reply.json, "usage")
+      expect(at(usage, "total_tokens")).toBe(numberAt(usage, "input_tokens") + numberAt(usage, "output_tokens"))
+      const answer = textAt(reply.json, "output", 1, "content", 0, "text")
+      expect(at(usage, "output_tokens")).toBe(16 + Math.ceil(answer.length / 4))
       expect(reply.headers.get("x-request-id")).toMatch(/^req_/)
     })
   )
@@ -63,7 +64,7 @@ describe("OpenAI Responses", () => {
       const { baseUrls } = yield* simulator({ codex: text(30) })
       const reply = yield* ask(baseUrls, "codex", "Write a parser", { stream: true })
       const sent = events(reply.text)
-      const names = sent.map(({ type }) => type).filter((type, index, all) => type !== all[index - 1])
+      const names = sent.map((event) => at(event, "type")).filter((type, index, all) => type !== all[index - 1])
       expect(names).toEqual([
         "response.created",
         "response.in_progress",
@@ -75,9 +76,9 @@ describe("OpenAI Responses", () => {
         "response.output_item.done",
         "response.completed"
       ])
-      expect(sent.map((event) => event.sequence_number)).toEqual(sent.map((_, index) => index))
+      expect(sent.map((event) => at(event, "sequence_number"))).toEqual(sent.map((_, index) => index))
       expect(reply.text.match(/^event: /gm)).toHaveLength(sent.length)
-      expect(sent.at(-1).response.usage.output_tokens).toBeGreaterThan(0)
+      expect(at(sent, -1, "response", "usage", "output_tokens")).toBeGreaterThan(0)
     })
   )
 
@@ -107,17 +108,24 @@ describe("OpenAI Responses", () => {
         tools: [{ type: "function", ...weather }]
       }
       const whole = yield* send(`${baseUrls.codex}/responses`, { body })
-      const item = whole.json.output.at(-1)
+      const item = at(whole.json, "output", -1)
       expect(item).toMatchObject({ type: "function_call", name: "get_weather" })
-      expect(item.call_id).toMatch(/^call_/)
-      expect(JSON.parse(item.arguments)).toEqual({ city: "Please call the tool for Oslo", days: 2, unit: "C" })
+      expect(at(item, "call_id")).toMatch(/^call_/)
+      expect(JSON.parse(textAt(item, "arguments"))).toEqual({
+        city: "Please call the tool for Oslo",
+        days: 2,
+        unit: "C"
+      })
       const stream = yield* send(`${baseUrls.codex}/responses`, { body: { ...body, stream: true } })
       const sent = events(stream.text)
-      const deltas = sent.filter((event) => event.type === "response.function_call_arguments.delta")
-      expect(deltas.map(({ delta }) => delta).join("")).toBe(item.arguments)
-      expect(sent.at(-1).response.output.at(-1)).toMatchObject({ type: "function_call", arguments: item.arguments })
+      const deltas = sent.filter((event) => at(event, "type") === "response.function_call_arguments.delta")
+      expect(deltas.map((event) => at(event, "delta")).join("")).toBe(at(item, "arguments"))
+      expect(at(sent, -1, "response", "output", -1)).toMatchObject({
+        type: "function_call",
+        arguments: at(item, "arguments")
+      })
       const without = yield* send(`${baseUrls.codex}/responses`, { body: { ...body, tool_choice: "none" } })
-      expect(without.json.output.at(-1).type).toBe("message")
+      expect(at(without.json, "output", -1, "type")).toBe("message")
     })
   )
 
@@ -131,7 +139,7 @@ describe("OpenAI Responses", () => {
           text: { format: { type: "json_schema", name: "person", schema: person } }
         }
       })
-      const value = JSON.parse(reply.json.output.at(-1).content[0].text)
+      const value: unknown = JSON.parse(textAt(reply.json, "output", -1, "content", 0, "text"))
       expect(value).toEqual({
         name: expect.stringContaining("Simulated"),
         age: expect.any(Number),
@@ -147,11 +155,11 @@ describe("OpenAI Responses", () => {
       const chat = yield* send(`${baseUrls.codex}/chat/completions`, {
         body: { model: models.codex, messages: [{ role: "user", content: "hello" }] }
       })
-      expect(chat.json.object).toBe("chat.completion")
+      expect(at(chat.json, "object")).toBe("chat.completion")
       const list = yield* send(`${baseUrls.codex}/models`)
-      expect(list.json.object).toBe("list")
-      expect(list.json.data[0]).toMatchObject({ id: models.codex, object: "model" })
-      expect((yield* send(`${baseUrls.codex}/models/${models.codex}`)).json.id).toBe(models.codex)
+      expect(at(list.json, "object")).toBe("list")
+      expect(at(list.json, "data", 0)).toMatchObject({ id: models.codex, object: "model" })
+      expect(at((yield* send(`${baseUrls.codex}/models/${models.codex}`)).json, "id")).toBe(models.codex)
     })
   )
 
@@ -192,8 +200,8 @@ describe("OpenAI Chat Completions", () => {
         choices: [{ index: 0, message: { role: "assistant" }, finish_reason: "stop" }],
         usage: { prompt_tokens: 3, prompt_tokens_details: { cached_tokens: 0 } }
       })
-      const { usage } = reply.json
-      expect(usage.total_tokens).toBe(usage.prompt_tokens + usage.completion_tokens)
+      const usage = at(reply.json, "usage")
+      expect(at(usage, "total_tokens")).toBe(numberAt(usage, "prompt_tokens") + numberAt(usage, "completion_tokens"))
     })
   )
 
@@ -203,9 +211,9 @@ describe("OpenAI Chat Completions", () => {
       const whole = yield* ask(baseUrls, "synthetic", "Write a test")
       const sent = events((yield* ask(baseUrls, "synthetic", "Write a test", { stream: true })).text)
       expect(sent.at(-1)).toBe("[DONE]")
-      expect(sent.at(-2)).toMatchObject({ choices: [], usage: whole.json.usage })
-      expect(sent.at(-3).choices[0]).toMatchObject({ delta: {}, finish_reason: "stop" })
-      expect(sent[0].choices[0].delta).toEqual({ role: "assistant", content: "" })
+      expect(sent.at(-2)).toMatchObject({ choices: [], usage: at(whole.json, "usage") })
+      expect(at(sent, -3, "choices", 0)).toMatchObject({ delta: {}, finish_reason: "stop" })
+      expect(at(sent, 0, "choices", 0, "delta")).toEqual({ role: "assistant", content: "" })
       const without = yield* send(`${baseUrls.synthetic}/chat/completions`, {
         body: { model: models.synthetic, messages: [{ role: "user", content: "Write a test" }], stream: true }
       })
@@ -223,31 +231,35 @@ describe("OpenAI Chat Completions", () => {
       const tools = [{ type: "function", function: weather }]
       const messages = [{ role: "user", content: "Call the tool get_weather" }]
       const called = yield* send(url, { body: { model: models.qwen, messages, tools } })
-      const choice = called.json.choices[0]
+      const choice = at(called.json, "choices", 0)
       expect(choice).toMatchObject({ finish_reason: "tool_calls", message: { content: null } })
-      expect(choice.message.tool_calls[0]).toMatchObject({ type: "function", function: { name: "get_weather" } })
+      expect(at(choice, "message", "tool_calls", 0)).toMatchObject({
+        type: "function",
+        function: { name: "get_weather" }
+      })
       const streamed = events((yield* send(url, { body: { model: models.qwen, messages, tools, stream: true } })).text)
-      const parts = streamed.flatMap((event) => event.choices?.[0]?.delta?.tool_calls ?? [])
+      const parts = streamed.flatMap((event) => maybeAt(event, "choices", 0, "delta", "tool_calls") ?? [])
       expect(parts[0]).toMatchObject({ index: 0, function: { name: "get_weather" } })
-      expect(parts.map((part) => part.function.arguments).join("")).toBe(
-        choice.message.tool_calls[0].function.arguments
+      expect(parts.map((part) => at(part, "function", "arguments")).join("")).toBe(
+        at(choice, "message", "tool_calls", 0, "function", "arguments")
       )
 
       const forced = yield* send(url, {
         body: { model: models.qwen, messages: [{ role: "user", content: "hi" }], tools, tool_choice: "required" }
       })
-      expect(forced.json.choices[0].finish_reason).toBe("tool_calls")
+      expect(at(forced.json, "choices", 0, "finish_reason")).toBe("tool_calls")
 
       const json = (content: string) =>
         send(url, {
           body: { model: models.qwen, messages: [{ role: "user", content }], response_format: { type: "json_object" } }
         })
-      expect(JSON.parse((yield* json("Answer as JSON")).json.choices[0].message.content)).toMatchObject({
+      const spoken = yield* json("Answer as JSON")
+      expect(JSON.parse(textAt(spoken.json, "choices", 0, "message", "content"))).toMatchObject({
         simulated: true
       })
       const silent = yield* json("Answer")
       expect(silent.status).toBe(400)
-      expect(silent.json.error.message).toContain("must contain the word 'json'")
+      expect(at(silent.json, "error", "message")).toContain("must contain the word 'json'")
     })
   )
 
@@ -267,8 +279,8 @@ describe("OpenAI Chat Completions", () => {
           ]
         }
       })
-      expect(reply.json.usage.prompt_tokens).toBe(2_000 + 2 + 765)
-      expect(reply.json.usage.prompt_tokens_details.cached_tokens).toBe(1_280)
+      expect(at(reply.json, "usage", "prompt_tokens")).toBe(2_000 + 2 + 765)
+      expect(at(reply.json, "usage", "prompt_tokens_details", "cached_tokens")).toBe(1_280)
     })
   )
 })
@@ -283,8 +295,12 @@ describe("Gemini", () => {
         modelVersion: models.gemini,
         usageMetadata: { promptTokenCount: 4, thoughtsTokenCount: 9 }
       })
-      const usage = reply.json.usageMetadata
-      expect(usage.totalTokenCount).toBe(usage.promptTokenCount + usage.candidatesTokenCount + usage.thoughtsTokenCount)
+      const usage = at(reply.json, "usageMetadata")
+      expect(at(usage, "totalTokenCount")).toBe(
+        numberAt(usage, "promptTokenCount") +
+          numberAt(usage, "candidatesTokenCount") +
+          numberAt(usage, "thoughtsTokenCount")
+      )
       expect([...reply.headers.keys()].filter((name) => name.startsWith("x-ratelimit"))).toEqual([])
     })
   )
@@ -295,7 +311,7 @@ describe("Gemini", () => {
       const reply = yield* ask(baseUrls, "gemini", "Document this", { stream: true })
       const sent = events(reply.text)
       expect(reply.text).toMatch(/\r\n\r\n$/)
-      expect(sent.slice(0, -1).every((event) => event.candidates[0].finishReason === undefined)).toBe(true)
+      expect(sent.slice(0, -1).every((event) => at(event, "candidates", 0, "finishReason") === undefined)).toBe(true)
       expect(sent.at(-1)).toMatchObject({
         candidates: [{ finishReason: "STOP" }],
         usageMetadata: { candidatesTokenCount: expect.any(Number) }
@@ -319,7 +335,7 @@ describe("Gemini", () => {
       const contents = [{ role: "user", parts: [{ text: "Call the function get_weather" }] }]
       const tools = [{ functionDeclarations: [weather] }]
       const called = yield* send(`${url}:generateContent`, { body: { contents, tools } })
-      expect(called.json.candidates[0].content.parts).toEqual([
+      expect(at(called.json, "candidates", 0, "content", "parts")).toEqual([
         {
           functionCall: {
             id: expect.any(String),
@@ -329,7 +345,9 @@ describe("Gemini", () => {
         }
       ])
       const streamed = yield* send(`${url}:streamGenerateContent?alt=sse`, { body: { contents, tools } })
-      expect(events(streamed.text).at(-1).candidates[0].content).toEqual(called.json.candidates[0].content)
+      expect(at(events(streamed.text), -1, "candidates", 0, "content")).toEqual(
+        at(called.json, "candidates", 0, "content")
+      )
       const json = yield* send(`${url}:generateContent`, {
         body: {
           contents: [{ parts: [{ text: "Invent" }] }],
@@ -339,11 +357,11 @@ describe("Gemini", () => {
           }
         }
       })
-      expect(JSON.parse(json.json.candidates[0].content.parts[0].text)).toEqual({ ok: true })
+      expect(JSON.parse(textAt(json.json, "candidates", 0, "content", "parts", 0, "text"))).toEqual({ ok: true })
       const count = yield* send(`${url}:countTokens`, { body: { contents: [{ parts: [{ text: "twelve chars" }] }] } })
       expect(count.json).toEqual({ totalTokens: 3 })
       const list = yield* send(`${baseUrls.gemini}/models`)
-      expect(list.json.models[0]).toMatchObject({
+      expect(at(list.json, "models", 0)).toMatchObject({
         name: `models/${models.gemini}`,
         supportedGenerationMethods: expect.arrayContaining(["generateContent"])
       })
@@ -382,9 +400,9 @@ describe("Synthetic", () => {
         }
       })
       yield* ask(running.baseUrls, "synthetic", "the last")
-      const used = (yield* quotas()).json.rollingFiveHourLimit
+      const used = at((yield* quotas()).json, "rollingFiveHourLimit")
       expect(used).toMatchObject({ remaining: 0, limited: true })
-      expect(Date.parse(used.nextTickAt)).toBe(18_000_000)
+      expect(Date.parse(textAt(used, "nextTickAt"))).toBe(18_000_000)
       expect((yield* running.stats).platforms.synthetic).toMatchObject({ received: 4, otherRequests: 2 })
     })
   )

@@ -60,7 +60,7 @@ export const startService = async (
   const key = environment.DREAM_TEAM_API_KEYS?.split(",")[0]?.split(":").at(-1)
   const headers: Record<string, string> = key === undefined ? {} : { "x-api-key": key }
   try {
-    await eventually(`${url} is ready`, 20_000, async () => {
+    await eventually(`${url} is ready`, 60_000, async () => {
       if (child.exitCode !== null) throw new Error(`the service ended with ${child.exitCode}:\n${log}`)
       const response = await fetch(`${url}/health/ready`, { headers }).catch(() => undefined)
       await response?.arrayBuffer()
