@@ -28,7 +28,10 @@ export interface ClientOptions {
 /** The service sends something at least every 15 s; a connection silent for longer than this is dead. */
 const maxSilence = Duration.seconds(45)
 
-/** Waits between reconnections: 0.1 s, doubling up to 5 s; about half a minute in vain is the end of it. */
+/**
+ * Waits between reconnections: 0.1 s, doubling up to 5 s; about half a minute in vain is the end of it. A connection that
+ * brought an event or stayed open until the service's first comment was not in vain.
+ */
 const reconnections = Schedule.exponential(Duration.millis(100)).pipe(
   Schedule.either(Schedule.spaced(Duration.seconds(5))),
   Schedule.intersect(Schedule.recurs(10))
@@ -82,13 +85,17 @@ interface Frame {
   readonly data: string
 }
 
-/** The event-stream format, as far as this service speaks it: comments and other fields are passed over. */
-const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Frame, E> =>
+/**
+ * The event-stream format, as far as this service speaks it; other fields are passed over. A comment is no frame, but
+ * shows that the connection is alive.
+ */
+const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Frame | "alive", E> =>
   lines.pipe(
-    Stream.mapAccum({ event: "message", data: "" }, (frame, line): readonly [Frame, Option.Option<Frame>] => {
+    Stream.mapAccum({ event: "message", data: "" }, (frame, line): readonly [Frame, Option.Option<Frame | "alive">] => {
       if (line === "") {
         return [{ event: "message", data: "" }, frame.data === "" ? Option.none() : Option.some(frame)]
       }
+      if (line.startsWith(":")) return [frame, Option.some("alive")]
       const colon = line.indexOf(":")
       const field = colon === -1 ? line : line.slice(0, colon)
       const value = colon === -1 ? "" : line.slice(colon + 1).replace(/^ /, "")
@@ -104,8 +111,10 @@ const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Frame, E> =>
     Stream.filterMap((frame) => frame)
   )
 
-const readFrame = ({ event, data }: Frame): Effect.Effect<TaskEvent, ReadError> =>
-  event === "error" ? Effect.flatMap(decodeErrorEvent(data), Effect.fail) : decodeEvent(data)
+const readFrame = (frame: Frame | "alive"): Effect.Effect<TaskEvent | "alive", ReadError> => {
+  if (frame === "alive") return Effect.succeed(frame)
+  return frame.event === "error" ? Effect.flatMap(decodeErrorEvent(frame.data), Effect.fail) : decodeEvent(frame.data)
+}
 
 /** The typed client of the HTTP API. Works wherever there is an `HttpClient`, browsers included. */
 export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: ClientOptions) {
@@ -117,7 +126,7 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
   )
   const api = yield* HttpApiClient.makeWith(Api, { httpClient: http })
 
-  const connect = (id: TaskId, after: Option.Option<number>): Stream.Stream<TaskEvent, ReadError> =>
+  const connect = (id: TaskId, after: Option.Option<number>): Stream.Stream<TaskEvent | "alive", ReadError> =>
     Effect.gen(function* () {
       const request = HttpClientRequest.get(`/v1/tasks/${encodeURIComponent(id)}/events`).pipe(
         HttpClientRequest.setHeader("accept", "text/event-stream"),
@@ -145,7 +154,7 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
         Stream.splitLines,
         frames,
         Stream.mapEffect(readFrame),
-        Stream.tap((event) => Ref.set(lastSeen, Option.some(event))),
+        Stream.tap((event) => (event === "alive" ? Effect.void : Ref.set(lastSeen, Option.some(event)))),
         Stream.concat(ended)
       )
     }).pipe(Stream.unwrap)
@@ -158,8 +167,10 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
     Stream.unwrap(
       Effect.map(Ref.make(Option.fromNullable(after)), (position) =>
         Stream.suspend(() => Stream.unwrap(Effect.map(Ref.get(position), (last) => connect(id, last)))).pipe(
-          Stream.tap((event) => Ref.set(position, Option.some(event.id))),
+          Stream.tap((event) => (event === "alive" ? Effect.void : Ref.set(position, Option.some(event.id)))),
+          // It counts anew from whatever comes through.
           Stream.retry(Schedule.whileInput(reconnections, mayPass)),
+          Stream.filter((event) => event !== "alive"),
           Stream.catchTag("Disconnected", ({ message }) =>
             Stream.fail(unreachable(message, `${baseUrl}/v1/tasks/${id}/events`))
           )

@@ -107,13 +107,14 @@ const make = Effect.gen(function* () {
   const wakeFor = (platform: PlatformId) =>
     Effect.gen(function* () {
       const able = (yield* store.classes).filter(({ candidates }) => candidates.includes(platform))
-      const woken = yield* Effect.filter(able, ({ id }) => store.wakeClass(id))
-      yield* crew.queued(woken.map(({ id }) => id))
+      yield* Effect.forEach(able, ({ id }) => crew.wake(id), { discard: true })
     })
 
   yield* detector.changes.pipe(
     Stream.filter(({ status }) => status === "available" || status === "degraded"),
-    Stream.runForEach(({ platform }) => Effect.uninterruptible(wakeFor(platform))),
+    Stream.runForEach(({ platform }) =>
+      Effect.uninterruptible(wakeFor(platform)).pipe(Effect.retry(Schedule.spaced("1 second")))
+    ),
     Effect.tapErrorCause((cause) => Effect.logError("Waiting tasks could not be woken", cause)),
     Effect.sandbox,
     Effect.retry(Schedule.spaced("1 second")),

@@ -529,25 +529,29 @@ const make = Effect.gen(function* () {
     }))
 
   const cancel = Effect.fn("TaskStore.cancel")(function* (tenant: TenantId, id: TaskId) {
-    const changed = yield* write((now) =>
-      Effect.gen(function* () {
-        const rows = yield* sql`
+    const [cancelled] = yield* write((now) =>
+      Effect.tap(
+        sql<TaskRow>`
           UPDATE tasks SET state = 'cancelled', wake_at = NULL, waiting_why = NULL, claim_epoch = NULL,
             updated_at = ${now}, finished_at = ${now}
-          WHERE id = ${id} AND tenant = ${tenant} AND state IN ('queued', 'running', 'waiting') RETURNING id`
-        if (rows.length === 0) return false
-        const ended = yield* cutAttempts(id, now, "ignored")
-        yield* record(id, now, ...ended, { type: "task.cancelled" })
-        return true
-      })
+          WHERE id = ${id} AND tenant = ${tenant} AND state IN ('queued', 'running', 'waiting')
+          RETURNING ${sql.literal(taskColumns)}`,
+        (rows) =>
+          rows.length === 0
+            ? Effect.void
+            : Effect.flatMap(cutAttempts(id, now, "ignored"), (ended) =>
+                record(id, now, ...ended, { type: "task.cancelled" })
+              )
+      )
     )
+    if (cancelled !== undefined) return { task: yield* read(taskOf(cancelled)), changed: true }
     const task = yield* Effect.flatMap(read(taskRow(tenant, id)), (row) => found(id, row)).pipe(
       Effect.flatMap((row) => read(taskOf(row)))
     )
-    if (!changed && task.state !== "cancelled") {
+    if (task.state !== "cancelled") {
       return yield* new Conflict({ message: `The task has ended already: it ${task.state}` })
     }
-    return { task, changed }
+    return { task, changed: false }
   })
 
   const retry = Effect.fn("TaskStore.retry")(function* (tenant: TenantId, id: TaskId) {

@@ -185,6 +185,31 @@ describe("the typed client on a test clock", () => {
     })
   )
 
+  it.scoped("follows as long as it takes over connections that are cut after a while", () =>
+    Effect.gen(function* () {
+      const opened = yield* Ref.make(0)
+      const final = { id: 7, taskId: idOf(1), at: "2026-11-22T12:00:00.000Z", type: "task.cancelled" }
+      const cutting = HttpClient.make((request) =>
+        Effect.map(
+          Ref.updateAndGet(opened, (count) => count + 1),
+          (count) =>
+            HttpClientResponse.fromWeb(
+              request,
+              new Response(count <= 30 ? "retry: 1000\n\n: keep-alive\n\n" : `data: ${JSON.stringify(final)}\n\n`)
+            )
+        )
+      )
+      const client = yield* Effect.provideService(
+        Client.make({ baseUrl: "http://localhost" }),
+        HttpClient.HttpClient,
+        cutting
+      )
+      const fiber = yield* Effect.fork(Stream.runCollect(client.events(idOf(1))))
+      yield* TestClock.adjust("5 minutes")
+      assert.deepStrictEqual(typesOf(yield* Fiber.join(fiber)), ["task.cancelled"])
+    })
+  )
+
   it.scoped("takes a silent connection for dead", () =>
     Effect.gen(function* () {
       const opened = yield* Ref.make(0)

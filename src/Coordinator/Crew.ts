@@ -1,6 +1,7 @@
 import { Clock, Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { TaskId } from "../Domain/Task.js"
+import { monotonicMs } from "../Domain/Time.js"
 import type { ClaimedTask } from "../TaskStore.js"
 import { type LiveState, type LiveTaskOptions, runTask } from "./LiveTask.js"
 
@@ -8,8 +9,10 @@ import { type LiveState, type LiveTaskOptions, runTask } from "./LiveTask.js"
 const maxLive = 10_000
 /** The wall clock is looked at this often, ms, for it can be set and its timers cannot. */
 const maxSleepMs = 60_000
+/** A wall clock set back by more than this has moved away the instants until which tasks wait, ms. */
+const setBackMs = 1_000
 
-export interface CrewOptions extends Omit<LiveTaskOptions, "stopping"> {
+export interface CrewOptions extends Omit<LiveTaskOptions, "stopping" | "wakes"> {
   /** Tasks kept live per class. */
   readonly livePerClass: number
   /** How long running attempts may go on once the scope closes, ms. */
@@ -21,6 +24,8 @@ export interface Crew {
   readonly stopping: () => boolean
   /** Tasks of these classes may be there to be claimed. */
   readonly queued: (classIds: Iterable<number>) => Effect.Effect<void>
+  /** Ends the wait of all tasks of a class, of those too that are just being parked. */
+  readonly wake: (classId: number) => Effect.Effect<void, ServiceUnavailable>
   /** Something of the store is due at this instant, epoch ms. */
   readonly due: (at: number) => Effect.Effect<void>
   /** Ends the fiber of a task that is no longer to be worked on; answers when its socket is closed. */
@@ -51,6 +56,13 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     /** Classes that may have something to claim. */
     const open = new Set<number>()
     let dueAt = Number.POSITIVE_INFINITY
+    /** How far the wall clock is ahead of the one that nobody can set. */
+    const wallLead = Effect.zipWith(Clock.currentTimeMillis, monotonicMs, (wall, monotonic) => wall - monotonic)
+    let lead = yield* wallLead
+    /** A step failed, so what is open and what is due has to be read from the store again. */
+    let unsure = false
+    const wakesOf = new Map<number, number>()
+    const wakes = (classId: number): number => wakesOf.get(classId) ?? 0
 
     const wakeUp = Queue.offer(signal, undefined).pipe(Effect.asVoid)
 
@@ -67,17 +79,35 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         return wakeUp
       })
 
+    /** Part of the tasks may be queued even where it fails. */
+    const wakeStored = (classId: number) =>
+      Effect.tapBoth(store.wakeClass(classId), {
+        onFailure: () => queued([classId]),
+        onSuccess: (woken) => (woken ? queued([classId]) : Effect.void)
+      })
+
+    const wake = (classId: number) =>
+      Effect.suspend(() => {
+        wakesOf.set(classId, wakes(classId) + 1)
+        return Effect.asVoid(wakeStored(classId))
+      })
+
     const enlist = (classId: number) => (task: ClaimedTask) =>
       Effect.gen(function* () {
         const state: LiveState = { attempting: false }
-        const life = Effect.flatMap(runTask({ ...options, stopping: () => stopping }, task, state), (left) => {
+        const own = { ...options, stopping: () => stopping, wakes: () => wakes(classId) }
+        const life = Effect.flatMap(runTask(own, task, state), (left) => {
           switch (left._tag) {
             case "Gone":
               return Effect.void
             case "Queued":
               return Effect.zipRight(due(task.deadline), queued([classId]))
             case "Parked":
-              return due(left.until)
+              // Woken while it was written: whether that was before or after, nobody can say any more.
+              return Effect.zipRight(
+                due(left.until),
+                left.wakes === wakes(classId) ? Effect.void : Effect.ignore(wakeStored(classId))
+              )
           }
         })
         live += 1
@@ -109,6 +139,15 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       )
 
     const round = Effect.gen(function* () {
+      if (unsure) {
+        for (const { id } of yield* store.classes) open.add(id)
+        unsure = false
+      }
+      const leadNow = yield* wallLead
+      if (leadNow < lead - setBackMs) {
+        yield* Effect.forEach(yield* store.classes, ({ id }) => wakeStored(id), { discard: true })
+      }
+      lead = leadNow
       if ((yield* Clock.currentTimeMillis) >= dueAt) {
         yield* store.expire
         for (const classId of yield* store.wakeDue) open.add(classId)
@@ -127,9 +166,14 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     yield* Option.match(yield* store.nextInstant, { onNone: () => Effect.void, onSome: due })
 
     const filler = yield* round.pipe(
-      Effect.catchAllCause((cause) =>
-        Effect.zipRight(Effect.logError("Tasks could not be taken from the store", cause), Effect.sleep("1 second"))
-      ),
+      Effect.catchAllCause((cause) => {
+        unsure = true
+        dueAt = Number.NEGATIVE_INFINITY
+        return Effect.zipRight(
+          Effect.logError("Tasks could not be taken from the store", cause),
+          Effect.sleep("1 second")
+        )
+      }),
       Effect.zipRight(rest),
       Effect.forever,
       Effect.interruptible,
@@ -148,6 +192,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     return {
       stopping: () => stopping,
       queued,
+      wake,
       due,
       drop: (id) =>
         Effect.suspend(() => {

@@ -25,6 +25,8 @@ export interface LiveTaskOptions {
   readonly parkAfterMs: number
   /** True from the moment at which nothing new may be started. */
   readonly stopping: () => boolean
+  /** Grows whenever all that wait with this task are woken. */
+  readonly wakes: () => number
 }
 
 /** How a live task was left. */
@@ -33,8 +35,8 @@ export type Left =
   | { readonly _tag: "Gone" }
   /** Back in its queue, to be claimed by whoever comes. */
   | { readonly _tag: "Queued" }
-  /** Back in the store until this instant, epoch ms. */
-  | { readonly _tag: "Parked"; readonly until: number }
+  /** Back in the store until this instant, epoch ms; `wakes` is how many there had been just before. */
+  | { readonly _tag: "Parked"; readonly until: number; readonly wakes: number }
 
 type JournalError = OwnershipLost | ServiceUnavailable
 
@@ -202,13 +204,16 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
           })
         )
 
+      const wakes = options.wakes()
       const exit = yield* Effect.exit(restore(work))
       state.attempting = false
       const next = Exit.isSuccess(exit) ? Option.some(exit.value) : yield* afterCause(exit.cause)
       if (Option.isNone(next)) return yield* stored(store.release(task), { _tag: "Queued" })
       if (next.value._tag === "Finish") return yield* stored(store.finish(task, next.value.end), { _tag: "Gone" })
+      // What kept it waiting may be over: it was not yet in the store when those there were woken.
+      if (options.wakes() !== wakes) return yield* stored(store.release(task), { _tag: "Queued" })
       const { until, why } = next.value
-      return yield* stored(store.park(task, until, why), { _tag: "Parked", until })
+      return yield* stored(store.park(task, until, why), { _tag: "Parked", until, wakes })
     })
   ).pipe(
     Effect.annotateLogs({ task: task.id }),
