@@ -1,4 +1,5 @@
 import { Context, Effect, Layer } from "effect"
+import { percentile } from "./Benchmark/percentile.js"
 import type { Performance } from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { TaskType } from "./Domain/Task.js"
@@ -24,10 +25,6 @@ const maxAgeMs = 10 * 60_000
 interface Recorded extends Measurement {
   readonly at: number
 }
-
-/** Nearest rank: the smallest value that at least `share` of all values do not exceed. */
-const percentile = (values: ReadonlyArray<number>, share: number): number | undefined =>
-  [...values].sort((left, right) => left - right)[Math.max(0, Math.ceil(values.length * share) - 1)]
 
 const performanceOf = (recorded: ReadonlyArray<Recorded>): Performance => {
   // How fast a refusal comes says nothing of how fast an answer does.

@@ -5,6 +5,7 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import Sqlite from "better-sqlite3"
 import { Clock, Console, Data, Duration, Effect, Layer, Predicate } from "effect"
 import type { AttemptFailure } from "../Domain/Failure.js"
+import { monotonicMs } from "../Domain/Time.js"
 import * as Transport from "../Platforms/Transport.js"
 import { type PlatformClient, Platforms } from "../Platforms.js"
 import { keyVariables, platformVariable } from "../Settings/Environment.js"
@@ -205,12 +206,12 @@ const failed = (name: string, about: string, keyVariable: string, failure: Attem
 const checkPlatform = Effect.fn("Doctor.checkPlatform")(function* (client: PlatformClient, keySource: string) {
   const { baseUrl, model } = client.settings
   const about = `${baseUrl}, model ${model}, key from ${keySource}`
-  const begin = yield* Clock.currentTimeNanos
+  const begin = yield* monotonicMs
   const base = { name: client.id }
   return yield* client.check.pipe(
     Effect.flatMap(({ exhaustedUntil, models }) =>
       Effect.gen(function* () {
-        const ms = Number((yield* Clock.currentTimeNanos) - begin) / 1_000_000
+        const ms = (yield* monotonicMs) - begin
         const now = yield* Clock.currentTimeMillis
         const answers = `${about}; answers in ${duration(ms)}`
         if (exhaustedUntil !== undefined && exhaustedUntil > now) {

@@ -61,6 +61,9 @@ export const maybe = <A, I>(schema: Schema.Schema<A, I>) => Schema.optional(Sche
 export const lenient = <A, I>(schema: Schema.Schema<A, I>) =>
   Schema.optional(Schema.UndefinedOr(schema).annotations({ decodingFallback: () => Either.right(undefined) }))
 
+/** A JSON object of any content, such as a caller's own JSON Schema. */
+export const JsonObject = Schema.Record({ key: Schema.String, value: Schema.Unknown })
+
 /** A count of tokens. */
 export const TokenCount = Schema.NonNegativeInt
 

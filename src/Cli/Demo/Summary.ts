@@ -1,3 +1,4 @@
+import { percentile } from "../../Benchmark/percentile.js"
 import type { Attempt, Priority, TaskSummary } from "../../Domain/Task.js"
 import type { Stats } from "../../Simulator.js"
 import { counted, duration, table } from "../Output.js"
@@ -40,11 +41,8 @@ export interface Summary {
   readonly wallMs: number
 }
 
-/** The value below which `share` of the sorted values lie; 0 where there are none. */
-const percentile = (sorted: ReadonlyArray<number>, share: number): number =>
-  Math.round(sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0)
-
-const ascending = (values: ReadonlyArray<number>): ReadonlyArray<number> => [...values].sort((a, b) => a - b)
+/** In whole ms; 0 where there is nothing to measure. */
+const wholeMs = (values: ReadonlyArray<number>, share: number): number => Math.round(percentile(values, share) ?? 0)
 
 const failoversOf = (attempts: ReadonlyArray<Attempt>): number =>
   attempts.filter((attempt, index) => {
@@ -54,11 +52,9 @@ const failoversOf = (attempts: ReadonlyArray<Attempt>): number =>
 
 const waitsOf = (tasks: ReadonlyArray<TaskSummary>, priority: Priority): PrioritySummary => {
   const own = tasks.filter((task) => task.priority === priority)
-  const waits = ascending(
-    own.flatMap(({ startedAt, createdAt }) => (startedAt === undefined ? [] : [startedAt - createdAt]))
-  )
+  const waits = own.flatMap(({ startedAt, createdAt }) => (startedAt === undefined ? [] : [startedAt - createdAt]))
   const count = own.filter(({ state }) => state === "succeeded").length
-  return { count, waitMsP50: percentile(waits, 0.5), waitMsP99: percentile(waits, 0.99) }
+  return { count, waitMsP50: wholeMs(waits, 0.5), waitMsP99: wholeMs(waits, 0.99) }
 }
 
 export const summarize = (demo: {
@@ -78,7 +74,7 @@ export const summarize = (demo: {
       demo.platforms.map((platform): [string, PlatformSummary] => {
         const own = attempts.filter((attempt) => attempt.platform === platform)
         const answered = own.filter(({ outcome }) => outcome === "succeeded")
-        const durations = ascending(answered.flatMap(({ durationMs }) => durationMs ?? []))
+        const durations = answered.flatMap(({ durationMs }) => durationMs ?? [])
         return [
           platform,
           {
@@ -89,8 +85,8 @@ export const summarize = (demo: {
               (sum, { usage }) => sum + (usage?.inputTokens ?? 0) + (usage?.outputTokens ?? 0),
               0
             ),
-            durationMsP50: percentile(durations, 0.5),
-            durationMsP95: percentile(durations, 0.95)
+            durationMsP50: wholeMs(durations, 0.5),
+            durationMsP95: wholeMs(durations, 0.95)
           }
         ]
       })

@@ -7,6 +7,7 @@ import {
   decodeValue,
   encodeJson,
   isErrorValue,
+  JsonObject,
   malformed,
   maybe,
   parseJson,
@@ -16,8 +17,6 @@ import {
   type Wire,
   type WireProblem
 } from "../Wire.js"
-
-const JsonObject = Schema.Record({ key: Schema.String, value: Schema.Unknown })
 
 const RequestPart = Schema.Union(
   Schema.Struct({ text: Schema.String }),
@@ -81,7 +80,10 @@ const ResponseBody = Schema.Struct({
 })
 const decodeResponse = decodeValue(ResponseBody, "the response")
 
-const ModelList = Schema.Struct({ models: Schema.Array(Schema.Struct({ name: Schema.String })) })
+const decodeModelList = decodeJson(
+  Schema.Struct({ models: Schema.Array(Schema.Struct({ name: Schema.String })) }),
+  "the list of models"
+)
 
 const imageType: Readonly<Record<string, string>> = {
   png: "image/png",
@@ -286,8 +288,6 @@ export const gemini: Wire = {
   encode,
   decodeCompletion,
   decodeModels: (body) =>
-    Either.map(decodeJson(ModelList, "the list of models")(body), (list) =>
-      list.models.map((model) => model.name.replace(/^models\//, ""))
-    ),
+    Either.map(decodeModelList(body), (list) => list.models.map((model) => model.name.replace(/^models\//, ""))),
   makeStreamDecoder
 }

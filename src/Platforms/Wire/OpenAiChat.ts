@@ -3,10 +3,10 @@ import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from ".
 import type { Usage } from "../../Domain/Usage.js"
 import {
   type Decoded,
-  decodeJson,
   decodeValue,
   encodeJson,
   isErrorValue,
+  JsonObject,
   jsonInstruction,
   jsonSchemaName,
   malformed,
@@ -19,8 +19,7 @@ import {
   type Wire,
   type WireProblem
 } from "../Wire.js"
-
-const JsonObject = Schema.Record({ key: Schema.String, value: Schema.Unknown })
+import { authorization, decodeModels, imageUrl, usersImagesOnly } from "./OpenAi.js"
 
 const ContentPart = Schema.Union(
   Schema.Struct({ type: Schema.Literal("text"), text: Schema.String }),
@@ -122,8 +121,6 @@ const ChunkBody = Schema.Struct({
 })
 const decodeChunk = decodeValue(ChunkBody, "an event of the stream")
 
-const ModelList = Schema.Struct({ data: Schema.Array(Schema.Struct({ id: Schema.String })) })
-
 const message = (
   role: Message["role"],
   from: Message["content"]
@@ -136,13 +133,9 @@ const message = (
     if (part.type === "text") {
       parts.push(part)
     } else if (role === "assistant") {
-      return Either.left("this platform takes images from the user only, not in the assistant's turns")
+      return Either.left(usersImagesOnly)
     } else {
-      const { source } = part
-      parts.push({
-        type: "image_url",
-        image_url: { url: source.kind === "url" ? source.url : `data:${source.mediaType};base64,${source.data}` }
-      })
+      parts.push({ type: "image_url", image_url: { url: imageUrl(part) } })
     }
   }
   return Either.right({ role, content: parts })
@@ -328,13 +321,12 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = (requestedModel) => {
  * and many others serve it. Streamed usage comes in a last chunk without choices.
  */
 export const openAiChat: Wire = {
-  authorization: (secret) => ({ authorization: `Bearer ${secret}` }),
+  authorization,
   completePath: () => "/chat/completions",
   streamPath: () => "/chat/completions",
   modelsPath: "/models",
   encode,
   decodeCompletion,
-  decodeModels: (body) =>
-    Either.map(decodeJson(ModelList, "the list of models")(body), (list) => list.data.map((entry) => entry.id)),
+  decodeModels,
   makeStreamDecoder
 }

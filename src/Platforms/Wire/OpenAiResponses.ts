@@ -4,10 +4,10 @@ import type { Usage } from "../../Domain/Usage.js"
 import {
   type Decoded,
   type DecoderState,
-  decodeJson,
   decodeValue,
   encodeJson,
   isErrorValue,
+  JsonObject,
   jsonInstruction,
   jsonSchemaName,
   malformed,
@@ -20,8 +20,7 @@ import {
   type Wire,
   type WireProblem
 } from "../Wire.js"
-
-const JsonObject = Schema.Record({ key: Schema.String, value: Schema.Unknown })
+import { authorization, decodeModels, imageUrl, usersImagesOnly } from "./OpenAi.js"
 
 const InputContent = Schema.Union(
   Schema.Struct({ type: Schema.Literal("input_text", "output_text"), text: Schema.String }),
@@ -110,8 +109,6 @@ const decodeResponse = decodeValue(ResponseBody, "the response")
 const FailedResponse = Schema.Struct({ status: Schema.Literal("failed", "cancelled"), error: maybe(Schema.Unknown) })
 const isFailedResponse = Schema.is(FailedResponse)
 
-const ModelList = Schema.Struct({ data: Schema.Array(Schema.Struct({ id: Schema.String })) })
-
 const Event = Schema.Struct({ type: Schema.String }, { key: Schema.String, value: Schema.Unknown })
 type Event = typeof Event.Type
 const decodeEvent = decodeValue(Event, "an event of the stream")
@@ -128,13 +125,9 @@ const content = (role: Message["role"], from: Message["content"]): Either.Either
     if (part.type === "text") {
       parts.push({ type: role === "user" ? "input_text" : "output_text", text: part.text })
     } else if (role === "assistant") {
-      return Either.left("this platform takes images from the user only, not in the assistant's turns")
+      return Either.left(usersImagesOnly)
     } else {
-      const { source } = part
-      parts.push({
-        type: "input_image",
-        image_url: source.kind === "url" ? source.url : `data:${source.mediaType};base64,${source.data}`
-      })
+      parts.push({ type: "input_image", image_url: imageUrl(part) })
     }
   }
   return Either.right({ role, content: parts })
@@ -328,13 +321,12 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
  * (`store: false`).
  */
 export const openAiResponses: Wire = {
-  authorization: (secret) => ({ authorization: `Bearer ${secret}` }),
+  authorization,
   completePath: () => "/responses",
   streamPath: () => "/responses",
   modelsPath: "/models",
   encode,
   decodeCompletion,
-  decodeModels: (body) =>
-    Either.map(decodeJson(ModelList, "the list of models")(body), (list) => list.data.map((model) => model.id)),
+  decodeModels,
   makeStreamDecoder
 }
