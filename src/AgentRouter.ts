@@ -1,93 +1,186 @@
-import { Context, Effect, Either, Layer } from "effect"
+import type { SqlClient } from "@effect/sql/SqlClient"
+import { Clock, Context, Effect, Layer } from "effect"
+import * as Affinity from "./AgentRouter/Affinity.js"
+import * as Learning from "./AgentRouter/Learning.js"
+import * as Policy from "./AgentRouter/Policy.js"
+import { factorOf } from "./AgentRouter/Quality.js"
+import { QualityStore } from "./AgentRouter/QualityStore.js"
+import * as Requirements from "./AgentRouter/Requirement.js"
+import { Benchmark } from "./Benchmark.js"
 import { NoCapablePlatform, type PlatformReason } from "./Domain/Failure.js"
 import type { Candidate, Requirement } from "./Domain/Lease.js"
+import type { PlatformId, RoutingPolicy } from "./Domain/Platform.js"
 import type { TaskType } from "./Domain/Task.js"
+import { monotonicMs, monotonicMsOf } from "./Domain/Time.js"
 import { Platforms } from "./Platforms.js"
-import type { PlatformSettings } from "./Settings.js"
 import { Settings } from "./Settings.js"
+
+export { QualityStore, QualityStoreFailed } from "./AgentRouter/QualityStore.js"
+
+/** A candidate, and what its weight is made of. */
+export interface RoutedCandidate extends Candidate {
+  /** Score for the type of task, as configured. */
+  readonly suitability: number
+  /** What is measured of the model, as a factor of the weight: 0.05 to 2, 1 is neutral. */
+  readonly quality: number
+  /** Set where its weight is raised because it served the last call with the same affinity key. */
+  readonly preferred?: true | undefined
+}
 
 export interface Route {
   /** Best first; never empty. */
-  readonly candidates: ReadonlyArray<Candidate>
+  readonly candidates: ReadonlyArray<RoutedCandidate>
   readonly excluded: ReadonlyArray<PlatformReason>
+  readonly policy: RoutingPolicy
+  /** How long the call leaves a free platform unused for a much better one that is known to be free soon, ms. */
+  readonly patienceMs: number
 }
 
-/** The least weight: a platform that can serve a call is never shut out by a low score. */
-const minWeight = 0.001
+/** What was learned is saved this often at most, ms. */
+const saveIntervalMs = 30_000
 
-const count = (tokens: number): string => tokens.toLocaleString("en-US")
-
-/**
- * The model of `platform` that serves a call which names `model`: its configured model and every model it has a price
- * for can be named, alone or as `platform/model`.
- */
-const servedModel = (platform: PlatformSettings, model: string | undefined): string | undefined => {
-  if (model === undefined) return platform.model
-  const serves = (name: string): boolean => name === platform.model || Object.hasOwn(platform.prices, name)
-  if (serves(model)) return model
-  const prefix = `${platform.id}/`
-  const rest = model.startsWith(prefix) ? model.slice(prefix.length) : undefined
-  return rest !== undefined && serves(rest) ? rest : undefined
-}
-
-/** The model a platform would serve the call with, or why it cannot. */
-const judge = (platform: PlatformSettings, requirement: Requirement): Either.Either<string, string> => {
-  if (requirement.platform !== undefined && requirement.platform !== platform.id) {
-    return Either.left(`the task asks for ${requirement.platform} only`)
-  }
-  if (requirement.deny?.includes(platform.id) === true) return Either.left("the task denies it")
-  const missing = requirement.capabilities.filter((capability) => !platform.capabilities.includes(capability))
-  if (missing.length > 0) return Either.left(`it lacks ${missing.join(", ")}`)
-  const model = servedModel(platform, requirement.model)
-  if (model === undefined) {
-    return Either.left(`it does not serve the model ${requirement.model}; its own is ${platform.model}`)
-  }
-  return requirement.contextTokens > platform.contextWindow
-    ? Either.left(
-        `its context window of ${count(platform.contextWindow)} tokens is smaller than the ${count(requirement.contextTokens)} the call may need`
-      )
-    : Either.right(model)
-}
-
-/** Who suits best: filters by what a call needs, then weighs by the type of task. Says nothing of who is free. */
+/** Who suits best: filters by what a call needs, then weighs by the type of task and by what was measured. */
 export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
   AgentRouter,
   {
+    /** Says nothing of who is free, and changes nothing. */
     readonly route: (requirement: Requirement, type: TaskType) => Effect.Effect<Route, NoCapablePlatform>
+    /** A call with this requirement goes to `platform`: calls with the same affinity key rather go there too. */
+    readonly chosen: (requirement: Requirement, platform: PlatformId) => Effect.Effect<void>
   }
 >() {
-  static readonly layer: Layer.Layer<AgentRouter, never, Platforms | Settings> = Layer.effect(
-    AgentRouter,
-    Effect.gen(function* () {
-      const platforms = yield* Platforms
-      const { absent } = yield* Settings
+  /**
+   * Follows what is measured every `routing.adaptMs`, beside the calls: a route reads what was learned so far. What is
+   * learned is kept in the `QualityStore`; where that fails the router goes on without it.
+   */
+  static readonly layerWithStore: Layer.Layer<AgentRouter, never, Benchmark | Platforms | QualityStore | Settings> =
+    Layer.scoped(
+      AgentRouter,
+      Effect.gen(function* () {
+        const benchmark = yield* Benchmark
+        const platforms = yield* Platforms
+        const store = yield* QualityStore
+        const { absent, routing } = yield* Settings
+        const learning = Learning.make()
+        const affinity = Affinity.make()
 
-      const route = Effect.fnUntraced(function* (requirement: Requirement, type: TaskType) {
-        const candidates: Array<Candidate> = []
-        const excluded: Array<PlatformReason> = []
-        for (const { settings } of platforms.all) {
-          Either.match(judge(settings, requirement), {
-            onLeft: (reason) => excluded.push({ platform: settings.id, reason }),
-            onRight: (model) =>
-              candidates.push({
-                platform: settings.id,
-                model,
-                weight: Math.max(minWeight, settings.suitability[type] * settings.weight)
-              })
+        yield* Effect.zipWith(store.load, Clock.currentTimeMillis, learning.restore).pipe(
+          Effect.catchAll((error) => Effect.logWarning("the router starts without what it had learned", error))
+        )
+
+        // What is learned
+
+        let isUnsaved = false
+        let savedAt = yield* monotonicMs
+        let steppedAt = savedAt
+        let isSettled = false
+        let recorded = 0
+
+        const save = Effect.suspend(() => {
+          isUnsaved = false
+          return Effect.flatMap(Clock.currentTimeMillis, (epochMs) => store.save(learning.save(epochMs)))
+        }).pipe(
+          Effect.catchAll((error) => {
+            isUnsaved = true
+            return Effect.logWarning("what the router has learned is not stored, and is tried again", error)
           })
-        }
-        if (candidates.length === 0) {
-          const left = absent.map(({ id, reason }) => ({ platform: id, reason: `it is left out: ${reason}` }))
-          return yield* new NoCapablePlatform({
+        )
+
+        const step = Effect.gen(function* () {
+          const measured = yield* benchmark.recent
+          const now = yield* monotonicMs
+          const stepped = learning.step(measured, now - steppedAt)
+          steppedAt = now
+          isSettled = stepped.isSettled
+          if (stepped.isChanged) isUnsaved = true
+          if (!isUnsaved || now - savedAt < saveIntervalMs) return
+          savedAt = now
+          yield* save
+        })
+
+        yield* Effect.addFinalizer(() => (isUnsaved ? save : Effect.void))
+        // while nothing is used and nothing is left to forget, nobody looks
+        const news = Effect.gen(function* () {
+          if (isSettled) recorded = yield* benchmark.recordedAfter(recorded)
+        })
+        yield* news.pipe(
+          Effect.zipRight(Effect.sleep(routing.adaptMs)),
+          Effect.zipRight(step),
+          Effect.catchAllCause((cause) => Effect.logError("the router failed to follow what is measured", cause)),
+          Effect.forever,
+          Effect.forkScoped
+        )
+
+        // Routes
+
+        const noneCapable = (excluded: ReadonlyArray<PlatformReason>): NoCapablePlatform =>
+          new NoCapablePlatform({
             message: platforms.all.length === 0 ? "no platform is configured" : "no configured platform can serve this",
-            reasons: [...excluded, ...left]
+            reasons: [
+              ...excluded,
+              ...absent.map(({ id, reason }) => ({ platform: id, reason: `it is left out: ${reason}` }))
+            ]
           })
-        }
-        candidates.sort((left, right) => right.weight - left.weight)
-        return { candidates, excluded }
-      })
 
-      return { route }
-    })
-  )
+        const configured = platforms.all.map(({ settings }) => settings)
+
+        const routeAt = (requirement: Requirement, type: TaskType, now: number): Route | NoCapablePlatform => {
+          const { able, excluded } = Requirements.filter(configured, requirement)
+          if (able.length === 0) return noneCapable(excluded)
+          const policy = requirement.policy ?? routing.policy
+          const weighed = able.map(({ costUsd, model, settings }) => ({
+            platform: settings.id,
+            model,
+            suitability: settings.suitability[type],
+            weight: settings.weight,
+            quality: learning.of(settings.id, model),
+            costUsd
+          }))
+          const weights = Policy.weigh(policy, weighed)
+          const candidates = weighed.map(
+            ({ model, platform, quality, suitability }, index): RoutedCandidate => ({
+              platform,
+              model,
+              weight: weights[index] ?? 0,
+              suitability,
+              quality: factorOf(quality)
+            })
+          )
+          const { affinityKey } = requirement
+          const preferred = affinityKey === undefined ? undefined : affinity.preferred(affinityKey, candidates, now)
+          return {
+            candidates: candidates
+              .map((candidate) =>
+                candidate.platform === preferred
+                  ? { ...candidate, weight: candidate.weight * Affinity.preference, preferred: true as const }
+                  : candidate
+              )
+              .sort((left, right) => right.weight - left.weight),
+            excluded,
+            policy,
+            patienceMs: Policy.patienceMs[policy]
+          }
+        }
+
+        return {
+          route: (requirement, type) =>
+            Effect.clockWith((clock) => {
+              const route = routeAt(requirement, type, monotonicMsOf(clock))
+              return route instanceof NoCapablePlatform ? Effect.fail(route) : Effect.succeed(route)
+            }),
+          chosen: ({ affinityKey }, platform) =>
+            affinityKey === undefined
+              ? Effect.void
+              : Effect.map(monotonicMs, (now) => affinity.chosen(affinityKey, platform, now))
+        }
+      })
+    )
+
+  /** What it learns is gone with the process. */
+  static readonly layer: Layer.Layer<AgentRouter, never, Benchmark | Platforms | Settings> =
+    AgentRouter.layerWithStore.pipe(Layer.provide(QualityStore.layerMemory))
+
+  /** What it learns outlives the process. */
+  static readonly layerStored: Layer.Layer<AgentRouter, never, Benchmark | Platforms | Settings | SqlClient> =
+    AgentRouter.layerWithStore.pipe(Layer.provide(QualityStore.layer))
 }

@@ -4,6 +4,7 @@ import { Console, Effect, Either, Option, Schema } from "effect"
 import manifest from "../package.json" with { type: "json" }
 import { Misuse } from "./Cli/Exit.js"
 import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
+import { RoutingPolicy } from "./Domain/Platform.js"
 import { Priority, TaskState, TaskType } from "./Domain/Task.js"
 import { InstantText } from "./Domain/Time.js"
 
@@ -105,7 +106,64 @@ const url = Options.optional(
 const tasksModule = () => import("./Cli/Tasks.js")
 const configModule = () => import("./Cli/Config.js")
 
+const platformArgument = Args.text({ name: "PLATFORM" }).pipe(
+  Args.withDescription("The platform's id, as 'platforms list' shows it.")
+)
+
+const reasonLength = 300
+const drainReason = Options.optional(
+  checked("reason", (value) =>
+    value.length >= 1 && value.length <= reasonLength
+      ? Either.right(value)
+      : Either.left(`must have 1 to ${reasonLength} characters.`)
+  ).pipe(Options.withDescription("Why, for those who read the platform's status and history."))
+)
+
 const id = Args.text({ name: "ID" }).pipe(Args.withDescription("The task's id, as 'submit' and 'tasks list' show it."))
+
+/** What is said of a task. */
+const submissionOptions = {
+  prompt: Args.text({ name: "PROMPT" }).pipe(
+    Args.withDescription("What to do, in quotes; '-' or nothing reads it from standard input."),
+    Args.optional
+  ),
+  type: Options.optional(oneOf("type", TaskType.literals, "What kind of task. Default question-answering.")),
+  priority: Options.optional(oneOf("priority", Priority.literals, "Default MEDIUM.")),
+  platform: Options.optional(text("platform", "Only this platform.")),
+  model: Options.optional(text("model", "Only this model, or a class of models: fast, balanced or best.")),
+  policy: Options.optional(
+    oneOf("policy", RoutingPolicy.literals, "What the choice goes by. Default as configured (balanced).")
+  ),
+  affinityKey: Options.optional(
+    checked("affinity-key", (written) =>
+      written.length >= 1 && written.length <= 128
+        ? Either.right(written)
+        : Either.left(`must have 1 to 128 characters, not ${written.length}.`)
+    ).pipe(
+      Options.withDescription("Tasks with the same key go to the same platform, where that is fair to the others.")
+    )
+  ),
+  maxCostUsd: Options.optional(
+    checked("max-cost-usd", (written) => {
+      const value = Number(written)
+      return written.trim() !== "" && Number.isFinite(value) && value > 0
+        ? Either.right(value)
+        : Either.left(`must be a number greater than 0, not '${written}'.`)
+    }).pipe(Options.withDescription("Only where one attempt cannot cost more than this at list prices, US dollars."))
+  ),
+  system: Options.optional(text("system", "Instructions that stand above the prompt.")),
+  maxOutputTokens: Options.optional(
+    wholeNumber("max-output-tokens", 1, 1_000_000, "Upper bound of the answer, tokens.")
+  ),
+  deadline: Options.optional(
+    checked("deadline", (written): Either.Either<string | number, string> => {
+      if (/^\d+(\.\d+)?$/.test(written) && Number(written) > 0) return Either.right(Number(written))
+      return Schema.is(InstantText)(written)
+        ? Either.right(written)
+        : Either.left(`must be seconds from now, or an instant such as 2026-11-22T12:00:00Z, not '${written}'.`)
+    }).pipe(Options.withDescription("When the task is of no use any more: seconds from now, or an ISO 8601 instant."))
+  )
+}
 
 // -------------------------------------------------------------------------------------------------------------------
 
@@ -190,34 +248,16 @@ export const commands: ReadonlyArray<Leaf> = [
     Command.make(
       "submit",
       {
-        prompt: Args.text({ name: "PROMPT" }).pipe(
-          Args.withDescription("What to do, in quotes; '-' or nothing reads it from standard input."),
-          Args.optional
-        ),
-        type: Options.optional(oneOf("type", TaskType.literals, "What kind of task. Default question-answering.")),
-        priority: Options.optional(oneOf("priority", Priority.literals, "Default MEDIUM.")),
-        platform: Options.optional(text("platform", "Only this platform.")),
-        model: Options.optional(text("model", "Only this model.")),
-        system: Options.optional(text("system", "Instructions that stand above the prompt.")),
-        maxOutputTokens: Options.optional(
-          wholeNumber("max-output-tokens", 1, 1_000_000, "Upper bound of the answer, tokens.")
-        ),
-        deadline: Options.optional(
-          checked("deadline", (written): Either.Either<string | number, string> => {
-            if (/^\d+(\.\d+)?$/.test(written) && Number(written) > 0) return Either.right(Number(written))
-            return Schema.is(InstantText)(written)
-              ? Either.right(written)
-              : Either.left(`must be seconds from now, or an instant such as 2026-11-22T12:00:00Z, not '${written}'.`)
-          }).pipe(
-            Options.withDescription("When the task is of no use any more: seconds from now, or an ISO 8601 instant.")
-          )
-        ),
+        ...submissionOptions,
         idempotencyKey: Options.optional(
           checked("idempotency-key", (written) =>
             /^[\x21-\x7e]{1,255}$/.test(written)
               ? Either.right(written)
               : Either.left("must be 1 to 255 visible ASCII characters without blanks.")
           ).pipe(Options.withDescription("Makes a repeated submission answer the task of the first one."))
+        ),
+        dryRun: Options.boolean("dry-run").pipe(
+          Options.withDescription("Submit nothing; say where the task would go and why, or why it would be refused.")
         ),
         wait: Options.boolean("wait").pipe(
           Options.withDescription("Wait for the answer and print its text; exit code 1 where the task fails.")
@@ -226,6 +266,23 @@ export const commands: ReadonlyArray<Leaf> = [
         json
       },
       loaded(() => import("./Cli/Submit.js"))
+    )
+  ),
+  leaf(
+    "route",
+    "Explain where a task would go and why, without submitting it. Needs --dry-run.",
+    "[PROMPT]",
+    Command.make(
+      "route",
+      {
+        ...submissionOptions,
+        dryRun: Options.boolean("dry-run").pipe(
+          Options.withDescription("Explain the choice without making it; this command does nothing else.")
+        ),
+        url,
+        json
+      },
+      loaded(() => import("./Cli/Route.js"))
     )
   ),
   leaf(
@@ -312,6 +369,44 @@ export const commands: ReadonlyArray<Leaf> = [
         json
       },
       loaded(() => import("./Cli/Platforms.js").then(({ check }) => ({ run: check })))
+    )
+  ),
+  leaf(
+    "platforms drain",
+    "Give a platform no new attempts until it is resumed; running ones end in peace. Holds over restarts.",
+    "PLATFORM",
+    Command.make(
+      "drain",
+      { id: platformArgument, reason: drainReason, url, json },
+      loaded(() => import("./Cli/Platforms.js").then(({ drain }) => ({ run: drain })))
+    )
+  ),
+  leaf(
+    "platforms resume",
+    "Give a drained platform attempts again.",
+    "PLATFORM",
+    Command.make(
+      "resume",
+      { id: platformArgument, reason: drainReason, url, json },
+      loaded(() => import("./Cli/Platforms.js").then(({ resume }) => ({ run: resume })))
+    )
+  ),
+  leaf(
+    "platforms history",
+    "Show what happened to a platform, the latest first: its status, breaker, quotas, limits, drains.",
+    "PLATFORM",
+    Command.make(
+      "history",
+      {
+        id: platformArgument,
+        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
+        before: Options.optional(
+          wholeNumber("before", 0, Number.MAX_SAFE_INTEGER, "Go on where the page before ended, as it said.")
+        ),
+        url,
+        json
+      },
+      loaded(() => import("./Cli/Platforms.js").then(({ history }) => ({ run: history })))
     )
   ),
   leaf(

@@ -16,13 +16,19 @@ import {
   type Unauthorized
 } from "./Domain/ApiError.js"
 import { isFinal, TaskEvent } from "./Domain/Event.js"
-import { isTerminal, type Task, type TaskId } from "./Domain/Task.js"
+import { isTerminal, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
 
 export interface ClientOptions {
   /** Where the service is, such as `http://127.0.0.1:7337`. */
   readonly baseUrl: string
   /** Needed where the service has API keys. */
   readonly apiKey?: Redacted.Redacted<string> | undefined
+}
+
+/** A task to submit. */
+export interface Submission {
+  readonly payload: TaskSubmission
+  readonly headers: { readonly "idempotency-key"?: string | undefined }
 }
 
 /** The service sends something at least every 15 s; a connection silent for longer than this is dead. */
@@ -192,9 +198,40 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
       )
     )
 
+  // One endpoint answers tasks, and previews to those who ask for them.
+  const asked = (answer: Task | TaskPreview) =>
+    "accepted" in answer
+      ? Effect.dieMessage("the service previewed a task that was to be submitted")
+      : Effect.succeed(answer)
+  const submitted = ({ headers, payload }: Submission) =>
+    api.tasks
+      .submit({ headers, payload, urlParams: {}, withResponse: true })
+      .pipe(
+        Effect.flatMap(([answer, response]) =>
+          Effect.map(asked(answer), (task): readonly [Task, HttpClientResponse.HttpClientResponse] => [task, response])
+        )
+      )
+  type SubmitError = Effect.Effect.Error<ReturnType<typeof submitted>>
+  type Submitted = Effect.Effect.Success<ReturnType<typeof submitted>>
+  function submit(request: Submission & { readonly withResponse: true }): Effect.Effect<Submitted, SubmitError>
+  function submit(request: Submission): Effect.Effect<Task, SubmitError>
+  function submit(
+    request: Submission & { readonly withResponse?: boolean }
+  ): Effect.Effect<Task | Submitted, SubmitError> {
+    return Effect.map(submitted(request), (both) => (request.withResponse === true ? both : both[0]))
+  }
+
+  /** What would become of a task, were it submitted now; nothing is stored. Fails as its submission would. */
+  const preview = (payload: TaskSubmission): Effect.Effect<TaskPreview, SubmitError> =>
+    Effect.flatMap(api.tasks.submit({ headers: {}, payload, urlParams: { dryRun: true } }), (answer) =>
+      "accepted" in answer
+        ? Effect.succeed(answer)
+        : Effect.dieMessage("the service took a task that was only to be previewed")
+    )
+
   // The generated method would read the whole stream before it answers.
-  const { events: _, ...tasks } = api.tasks
-  return { ...api, tasks, events, waitFor }
+  const { events: _, submit: __, ...tasks } = api.tasks
+  return { ...api, tasks: { ...tasks, submit, preview }, events, waitFor }
 })
 
 const unreachable = (description: string, url: string): HttpClientError.RequestError =>

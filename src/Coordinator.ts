@@ -4,7 +4,14 @@ import { decodeCursor, encodeCursor } from "./Coordinator/Cursor.js"
 import { makeTaskIds } from "./Coordinator/Ids.js"
 import { requestHash } from "./Coordinator/RequestHash.js"
 import { Delegation } from "./Delegation.js"
-import { type Conflict, InvalidRequest, type NotFound, ServiceUnavailable, TaskRefused } from "./Domain/ApiError.js"
+import {
+  type Conflict,
+  InvalidRequest,
+  type NotFound,
+  type RateLimited,
+  ServiceUnavailable,
+  TaskRefused
+} from "./Domain/ApiError.js"
 import type { TaskEvent } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type {
@@ -12,6 +19,7 @@ import type {
   Priority,
   Task,
   TaskId,
+  TaskPreview,
   TaskState,
   TaskSubmission,
   TaskSummary,
@@ -54,7 +62,15 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
       tenant: TenantId,
       submission: TaskSubmission,
       idempotencyKey: Option.Option<string>
-    ) => Effect.Effect<{ readonly task: Task; readonly replayed: boolean }, TaskRefused | Conflict | ServiceUnavailable>
+    ) => Effect.Effect<
+      { readonly task: Task; readonly replayed: boolean },
+      TaskRefused | RateLimited | Conflict | ServiceUnavailable
+    >
+    /** What would become of a submission. Fails where the submission itself would; stores nothing. */
+    readonly preview: (
+      tenant: TenantId,
+      submission: TaskSubmission
+    ) => Effect.Effect<TaskPreview, TaskRefused | RateLimited | ServiceUnavailable>
     readonly get: (tenant: TenantId, id: TaskId) => Effect.Effect<Task, NotFound | ServiceUnavailable>
     readonly list: (
       tenant: TenantId,
@@ -74,6 +90,8 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
       id: TaskId,
       after: Option.Option<number>
     ) => Effect.Effect<Stream.Stream<TaskEvent, ServiceUnavailable>, NotFound | ServiceUnavailable>
+    /** Looks again, now, at the tasks that wait for a platform: its limits were changed, say. */
+    readonly wake: (platform: PlatformId) => Effect.Effect<void, ServiceUnavailable>
   }
 >() {
   /** Takes up again, at once, whatever earlier processes left unfinished on the same database. */
@@ -143,7 +161,7 @@ const make = Effect.gen(function* () {
     const earlier = Option.isSome(idempotency) ? yield* store.replay(tenant, idempotency.value) : Option.none()
     if (Option.isSome(earlier)) return { task: earlier.value, replayed: true }
 
-    const { call, deadline, priority, requirement, route, type } = yield* validator.validate(submission)
+    const { call, deadline, priority, requirement, route, type } = yield* validator.validate(submission, tenant)
     const candidates = new Set(route.candidates.map(({ platform }) => platform))
     const { id: classId } = yield* store.classOf([...candidates], priority)
     const id = yield* nextId
@@ -154,6 +172,17 @@ const make = Effect.gen(function* () {
         replayed ? Effect.void : Effect.zipRight(crew.due(deadline), crew.queued([classId]))
       )
     )
+  })
+
+  const preview = Effect.fn("Coordinator.preview")(function* (tenant: TenantId, submission: TaskSubmission) {
+    if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
+    const { call, deadline, priority, requirement, type } = yield* validator.validate(submission, tenant)
+    const previewed = yield* Effect.catchTag(
+      delegation.preview({ call, deadline, priority, requirement, tenant, type }),
+      "NoCapablePlatform",
+      ({ message, reasons }) => new TaskRefused({ message, problems: [], reasons })
+    )
+    return { accepted: true, type, priority, deadline, ...previewed } satisfies TaskPreview
   })
 
   const list = Effect.fn("Coordinator.list")(function* (tenant: TenantId, filter: TaskFilter) {
@@ -215,11 +244,13 @@ const make = Effect.gen(function* () {
 
   return Coordinator.of({
     submit,
+    preview,
     get: store.get,
     list,
     cancel,
     retry,
     attempts: store.attempts,
-    events: streamEvents
+    events: streamEvents,
+    wake: (platform) => Effect.uninterruptible(wakeFor(platform))
   })
 })

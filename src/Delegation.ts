@@ -1,9 +1,18 @@
-import { Cause, Clock, Context, Effect, Exit, Layer, Option, Random, Ref } from "effect"
+import { Cause, Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, Ref, type Scope } from "effect"
+import { maxCostOf } from "./AgentRouter/Requirement.js"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark } from "./Benchmark.js"
 import { gatherAnswer } from "./Delegation/Answer.js"
-import { afterFailure, earliestOf, endsTheCall, type Failover, fromRoute } from "./Delegation/Failover.js"
-import { type Call, type Completion, estimateInputTokens } from "./Domain/Call.js"
+import { candidatesOf, decisionOf } from "./Delegation/Decision.js"
+import {
+  afterFailure,
+  type Contender,
+  earliestOf,
+  endsTheCall,
+  type Failover,
+  fromRoute
+} from "./Delegation/Failover.js"
+import { type Call, type Completion, estimateInputTokens, heldBytes } from "./Domain/Call.js"
 import {
   type AttemptFailure,
   AttemptsExhausted,
@@ -13,19 +22,20 @@ import {
   LeaseUnavailable,
   type NoCapablePlatform,
   PlatformFailure,
+  type PlatformReason,
   scopeOf,
   spendsAttempt,
   type TraceEntry,
   viewOf
 } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
-import type { PlatformId } from "./Domain/Platform.js"
-import type { Priority, TaskType, TenantId } from "./Domain/Task.js"
+import type { PlatformId, RoutingPolicy } from "./Domain/Platform.js"
+import type { Priority, TaskPreview, TaskType, TenantId } from "./Domain/Task.js"
 import { monotonicMs } from "./Domain/Time.js"
 import { costUsd, type Price, type Usage } from "./Domain/Usage.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { type PlatformClient, Platforms } from "./Platforms.js"
-import { type Lease, ResourceManager } from "./ResourceManager.js"
+import { type Lease, type LeaseRequest, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
 
 export interface AttemptStarted {
@@ -44,14 +54,15 @@ export interface AttemptEnded {
   readonly result:
     | { readonly _tag: "Succeeded"; readonly usage: Usage; readonly costUsd?: number | undefined }
     | { readonly _tag: "Failed"; readonly failure: AttemptFailure }
-    /** Cut by the call's own deadline. */
+    /** Cut by the call's own deadline, or because the other of two attempts at once was faster. */
     | { readonly _tag: "Ignored" }
 }
 
 /**
  * Where a delegation writes down each step before it goes on; its errors end the delegation at once.
  * An attempt cut by the interruption of the delegation itself gets no `attemptEnded`: whoever interrupts knows whether
- * it was a cancel or a shutdown, and writes that down.
+ * it was a cancel or a shutdown, and writes that down. Two attempts of a call may be out at once, where a hedge was made:
+ * the end of the one that lost then follows the one that succeeded.
  */
 export interface Journal<E> {
   /** Before anything is sent. */
@@ -59,7 +70,8 @@ export interface Journal<E> {
   readonly attemptEnded: (attempt: AttemptEnded) => Effect.Effect<void, E>
 }
 
-export interface DelegationRequest<E> {
+/** What is to be delegated. */
+export interface DelegatedCall {
   readonly call: Call
   readonly requirement: Requirement
   readonly type: TaskType
@@ -67,6 +79,11 @@ export interface DelegationRequest<E> {
   readonly tenant: TenantId
   /** Epoch ms. */
   readonly deadline: number
+}
+
+export interface DelegationRequest<E> extends DelegatedCall {
+  /** The task, or the call, that the attempts are made for. */
+  readonly id: string
   /** Attempts already made by earlier owners; the first one here gets the next number. */
   readonly attemptsMade: number
   /** Of the attempts already made, those that count against the budget. */
@@ -74,7 +91,12 @@ export interface DelegationRequest<E> {
   /** How long to wait for one lease before `LeaseUnavailable`, ms (the deadline bounds it too). */
   readonly maxWaitMs: number
   readonly journal: Journal<E>
+  /** Whether, at that moment, a second attempt may be made beside the running one; default yes. */
+  readonly mayHedge?: (() => boolean) | undefined
 }
+
+/** What would become of a call, were it delegated now. */
+export type Preview = Pick<TaskPreview, "policy" | "tokens" | "candidates" | "excluded" | "choice" | "patientUntil">
 
 export interface Delegated {
   readonly completion: Completion
@@ -92,13 +114,22 @@ export type DelegationError = NoCapablePlatform | LeaseUnavailable | DeadlineExc
 type Outcome =
   | { readonly _tag: "Succeeded"; readonly completion: Completion }
   | { readonly _tag: "Failed"; readonly failure: AttemptFailure }
-  /** Cut by the call's own deadline. */
+  /** Cut by the call's own deadline, or by the other attempt's answer. */
   | { readonly _tag: "Ignored" }
 
 interface TimedOutcome {
   readonly outcome: Outcome
+  /** Monotonic, ms. */
+  readonly endedAt: number
   readonly durationMs: number
   readonly timeToFirstTokenMs: number | undefined
+}
+
+/** An attempt that is written down and not ended. */
+interface Opened {
+  readonly client: PlatformClient
+  readonly lease: Lease
+  readonly started: AttemptStarted
 }
 
 interface Attempted {
@@ -106,6 +137,20 @@ interface Attempted {
   readonly model: string
   readonly outcome: Outcome
   readonly entry: TraceEntry
+  /** Monotonic, ms. */
+  readonly endedAt: number
+}
+
+/** What one turn of a call goes by. */
+interface Turn {
+  readonly contenders: ReadonlyArray<Contender>
+  readonly excluded: ReadonlyArray<PlatformReason>
+  readonly policy: RoutingPolicy
+  readonly size: { readonly inputTokens: number; readonly bytes: number }
+  /** The number of its first attempt. */
+  readonly number: number
+  /** Monotonic, ms. */
+  readonly deadlineAt: number
 }
 
 const outcomeNames = { Succeeded: "succeeded", Failed: "failed", Ignored: "ignored" } as const
@@ -129,6 +174,8 @@ const costOf = (client: PlatformClient, asked: string, { model, usage }: Complet
 const rounded = (ms: number): number => Math.round(ms * 1_000) / 1_000
 
 const sinceMs = (start: number, end: number): number => rounded(Math.max(0, end - start))
+
+const sizeOf = (call: Call) => ({ inputTokens: estimateInputTokens(call), bytes: heldBytes(call) })
 
 const attemptsInWords = (attempts: number): string => (attempts === 1 ? "1 attempt" : `${attempts} attempts`)
 
@@ -162,7 +209,13 @@ const nobodyLeft = (state: Failover, deadline: number) =>
 export class Delegation extends Context.Tag("dream-team/Delegation")<
   Delegation,
   {
+    /**
+     * A HIGH call that takes longer than 95 % of its kind take on its platform is made once more elsewhere, where
+     * `routing.hedging` is set: the first good answer wins, the other attempt is interrupted and settled as ignored.
+     */
     readonly delegate: <E = never>(request: DelegationRequest<E>) => Effect.Effect<Delegated, DelegationError | E>
+    /** Who would get the call now, and why. Takes nothing, changes nothing. */
+    readonly preview: (call: DelegatedCall) => Effect.Effect<Preview, NoCapablePlatform>
   }
 >() {
   static readonly layer: Layer.Layer<
@@ -177,7 +230,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
       const detector = yield* PlatformDetector
       const platforms = yield* Platforms
       const resources = yield* ResourceManager
-      const { tasks } = yield* Settings
+      const { routing, tasks } = yield* Settings
 
       const contextWindow = (platform: PlatformId): number =>
         Option.match(platforms.get(platform), { onNone: () => 0, onSome: ({ settings }) => settings.contextWindow })
@@ -200,22 +253,49 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             )
         })
 
-      /** Sends the call, then tells everybody who keeps books how it went: exactly once, whatever interrupts. */
-      const send = (client: PlatformClient, lease: Lease, call: Call, type: TaskType, deadlineAt: number) =>
+      const requestOf = (
+        { call, priority, requirement, tenant, type }: DelegatedCall,
+        { contenders, policy, size }: Pick<Turn, "contenders" | "policy" | "size">,
+        wait: Pick<LeaseRequest, "comesBack" | "patienceMs"> & { readonly maxWaitMs: number }
+      ): LeaseRequest => ({
+        candidates: contenders,
+        tokens: { input: size.inputTokens, maxOutput: call.maxOutputTokens ?? tasks.maxOutputTokens },
+        type,
+        // what weights are alike in: a failed attempt's fewer contenders go on in the same turns
+        rotation: `${type} ${policy} ${requirement.model ?? ""}`,
+        priority,
+        tenant,
+        bytes: size.bytes,
+        ...wait
+      })
+
+      /**
+       * Sends the call, then tells everybody who keeps books how it went: exactly once, whatever interrupts. `lost` cuts
+       * it without interrupting the delegation.
+       */
+      const send = (
+        { client, lease, started }: Opened,
+        { call, type }: DelegatedCall,
+        deadlineAt: number,
+        lost: Option.Option<Deferred.Deferred<void>>
+      ): Effect.Effect<TimedOutcome> =>
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
             const startedAt = yield* monotonicMs
             const firstTokenAt = yield* Ref.make(Option.none<number>())
-            const exit = yield* gatherAnswer(client, lease.model, call, lease.started, firstTokenAt).pipe(
-              Effect.timeoutOption(Math.max(0, deadlineAt - startedAt)),
-              restore,
-              Effect.exit
+            const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt).pipe(
+              Effect.timeoutOption(Math.max(0, deadlineAt - startedAt))
             )
-            const durationMs = sinceMs(startedAt, yield* monotonicMs)
+            const exit = yield* Option.match(lost, {
+              onNone: () => answer,
+              onSome: (loss) => Effect.raceFirst(answer, Effect.as(Deferred.await(loss), Option.none<Completion>()))
+            }).pipe(restore, Effect.exit)
+            const endedAt = yield* monotonicMs
+            const durationMs = sinceMs(startedAt, endedAt)
             const timeToFirstTokenMs = Option.getOrUndefined(
               Option.map(yield* Ref.get(firstTokenAt), (at) => sinceMs(startedAt, at))
             )
-            const ended = (outcome: Outcome): TimedOutcome => ({ outcome, durationMs, timeToFirstTokenMs })
+            const ended = (outcome: Outcome): TimedOutcome => ({ outcome, endedAt, durationMs, timeToFirstTokenMs })
             const measured = { platform: client.id, model: lease.model, type, durationMs, timeToFirstTokenMs }
 
             if (Exit.isSuccess(exit)) {
@@ -226,7 +306,12 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
               const completion = exit.value.value
               const { inputTokens, outputTokens } = completion.usage
               yield* lease.settle({ _tag: "Succeeded", usage: completion.usage })
-              yield* benchmark.record({ ...measured, outcome: "succeeded", tokens: inputTokens + outputTokens })
+              yield* benchmark.record({
+                ...measured,
+                outcome: "succeeded",
+                tokens: inputTokens + outputTokens,
+                outputTokens
+              })
               yield* detector.report(client.id, lease.model, { _tag: "Succeeded" })
               return ended({ _tag: "Succeeded", completion })
             }
@@ -245,78 +330,153 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             yield* takesOut ? Effect.zipRight(report, settle) : Effect.zipRight(settle, report)
             return ended({ _tag: "Failed", failure })
           })
+        ).pipe(
+          Effect.tap(({ outcome }) => Effect.annotateCurrentSpan({ outcome: outcome._tag })),
+          Effect.withSpan("Delegation.attempt", {
+            attributes: { number: started.number, platform: started.platform, model: started.model },
+            captureStackTrace: false
+          })
         )
 
-      /** One lease and the attempt it permits, journalled before and after. */
+      const open = <E>(request: DelegationRequest<E>, turn: Turn, lease: Lease, isHedge: boolean) =>
+        Effect.gen(function* () {
+          const { contenders, excluded, number, policy } = turn
+          const started: AttemptStarted = {
+            number,
+            platform: lease.platform,
+            model: lease.model,
+            decision: decisionOf(
+              { ...lease, waitedMs: rounded(lease.waitedMs) },
+              { contenders, excluded, policy, isHedge }
+            )
+          }
+          yield* request.journal.attemptStarted(started)
+          return { client: Option.getOrThrow(platforms.get(lease.platform)), lease, started } satisfies Opened
+        })
+
+      const close = <E>(request: DelegationRequest<E>, { client, started }: Opened, timed: TimedOutcome) =>
+        Effect.gen(function* () {
+          const { durationMs, endedAt, outcome, timeToFirstTokenMs } = timed
+          const { model, number, platform } = started
+          yield* request.journal.attemptEnded({
+            number,
+            platform,
+            model,
+            durationMs,
+            timeToFirstTokenMs,
+            result:
+              outcome._tag === "Succeeded"
+                ? {
+                    _tag: "Succeeded",
+                    usage: outcome.completion.usage,
+                    costUsd: costOf(client, model, outcome.completion)
+                  }
+                : outcome
+          })
+          return { client, model, outcome, entry: entryOf(started, timed), endedAt } satisfies Attempted
+        })
+
+      /** A second attempt on another platform, where one is free at this moment. */
+      const openHedge = <E>(request: DelegationRequest<E>, turn: Turn, first: Opened) =>
+        Effect.gen(function* () {
+          const { platform } = first.lease
+          const hedge: Turn = {
+            ...turn,
+            contenders: turn.contenders.filter((contender) => contender.platform !== platform),
+            excluded: [...turn.excluded, { platform, reason: "it has the call already and takes unusually long" }],
+            number: turn.number + 1
+          }
+          if (hedge.contenders.length === 0 || request.mayHedge?.() === false) return Option.none<Opened>()
+          const lease = yield* Effect.option(
+            resources.acquire({
+              ...requestOf(request, hedge, { maxWaitMs: 0, patienceMs: 0 }),
+              attempt: { id: request.id, number: hedge.number }
+            })
+          )
+          return Option.isNone(lease)
+            ? Option.none<Opened>()
+            : Option.some(yield* open(request, hedge, lease.value, true))
+        })
+
+      /** The attempt, and after `afterMs` a second one beside it. All are ended; the one that succeeded comes last. */
+      const sendHedged = <E>(
+        request: DelegationRequest<E>,
+        turn: Turn,
+        first: Opened,
+        afterMs: number
+      ): Effect.Effect<ReadonlyArray<Attempted>, E, Scope.Scope> =>
+        Effect.gen(function* () {
+          const lost = yield* Deferred.make<void>()
+          const begin = (opened: Opened) => Effect.forkScoped(send(opened, request, turn.deadlineAt, Option.some(lost)))
+          const firstFiber = yield* begin(first)
+          const early = yield* Effect.timeoutOption(Fiber.join(firstFiber), afterMs)
+          if (Option.isSome(early)) return [yield* close(request, first, early.value)]
+          const hedge = yield* openHedge(request, turn, first)
+          if (Option.isNone(hedge)) return [yield* close(request, first, yield* Fiber.join(firstFiber))]
+          const second = hedge.value
+          const secondFiber = yield* begin(second)
+
+          const { ended, other, rest, timed } = yield* Effect.raceFirst(
+            Effect.map(Fiber.join(firstFiber), (timed) => ({ timed, ended: first, other: second, rest: secondFiber })),
+            Effect.map(Fiber.join(secondFiber), (timed) => ({ timed, ended: second, other: first, rest: firstFiber }))
+          )
+          if (timed.outcome._tag !== "Succeeded") {
+            return [yield* close(request, ended, timed), yield* close(request, other, yield* Fiber.join(rest))]
+          }
+          yield* Deferred.succeed(lost, undefined)
+          const late = yield* Fiber.join(rest)
+          if (ended === second) yield* router.chosen(request.requirement, second.lease.platform)
+          const won = yield* close(request, ended, timed)
+          // it may have been answered in the same moment: a call has one answer
+          const isSecondAnswer = late.outcome._tag === "Succeeded"
+          const loser = yield* close(request, other, isSecondAnswer ? { ...late, outcome: { _tag: "Ignored" } } : late)
+          return [loser, won]
+        })
+
+      /** One lease and the attempt it permits, perhaps with a hedge; nothing where the deadline came first. */
       const attempt = <E>(
         request: DelegationRequest<E>,
-        state: Failover,
-        inputTokens: number,
-        number: number,
-        deadlineAt: number,
-        waitMs: number
-      ) =>
+        turn: Turn,
+        wait: {
+          readonly maxWaitMs: number
+          readonly comesBack: boolean
+          readonly patienceMs: number
+          readonly mayRecoverUnannounced: boolean
+        },
+        mayHedge: boolean
+      ): Effect.Effect<ReadonlyArray<Attempted>, LeaseUnavailable | E> =>
         Effect.gen(function* () {
+          const { mayRecoverUnannounced, ...patience } = wait
           const lease = yield* resources
             .acquire({
-              candidates: state.contenders,
-              tokens: {
-                input: inputTokens,
-                maxOutput: request.call.maxOutputTokens ?? tasks.maxOutputTokens
-              },
-              priority: request.priority,
-              tenant: request.tenant,
-              maxWaitMs: waitMs
+              ...requestOf(request, turn, patience),
+              attempt: { id: request.id, number: turn.number }
             })
             .pipe(
               Effect.mapError(
                 ({ earliestAt, message, reasons }) =>
                   new LeaseUnavailable({
                     message,
-                    reasons: [...reasons, ...state.excluded],
+                    reasons: [...reasons, ...turn.excluded],
                     // absent where one may be free at any moment: somebody else's reset is not to be waited for then
                     earliestAt:
                       earliestAt === undefined
                         ? undefined
                         : knownBefore(
                             request.deadline,
-                            earliestOf([{ earliestAt }, ...state.excluded]),
-                            state.mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
+                            earliestOf([{ earliestAt }, ...turn.excluded]),
+                            mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
                           )
                   })
               )
             )
-          const client = Option.getOrThrow(platforms.get(lease.platform))
-          const where = { number, platform: lease.platform, model: lease.model }
-          return yield* Effect.gen(function* () {
-            if ((yield* monotonicMs) >= deadlineAt) return Option.none<Attempted>()
-            const started: AttemptStarted = {
-              ...where,
-              decision: {
-                candidates: state.contenders.map(({ platform, model, weight }) => ({ platform, model, weight })),
-                excluded: state.excluded,
-                waitedMs: rounded(lease.waitedMs)
-              }
-            }
-            yield* request.journal.attemptStarted(started)
-            const timed = yield* send(client, lease, request.call, request.type, deadlineAt)
-            const { outcome, durationMs, timeToFirstTokenMs } = timed
-            yield* Effect.annotateCurrentSpan({ outcome: outcome._tag })
-            yield* request.journal.attemptEnded({
-              ...where,
-              durationMs,
-              timeToFirstTokenMs,
-              result:
-                outcome._tag === "Succeeded"
-                  ? {
-                      _tag: "Succeeded",
-                      usage: outcome.completion.usage,
-                      costUsd: costOf(client, lease.model, outcome.completion)
-                    }
-                  : outcome
-            })
-            return Option.some<Attempted>({ client, model: lease.model, outcome, entry: entryOf(started, timed) })
-          }).pipe(Effect.withSpan("Delegation.attempt", { attributes: where, captureStackTrace: false }))
+          if ((yield* monotonicMs) >= turn.deadlineAt) return []
+          yield* router.chosen(request.requirement, lease.platform)
+          const opened = yield* open(request, turn, lease, false)
+          const hedgeAfterMs = mayHedge ? yield* benchmark.latencyP95(lease.platform, request.type) : Option.none()
+          return Option.isSome(hedgeAfterMs)
+            ? yield* sendHedged(request, turn, opened, hedgeAfterMs.value)
+            : [yield* close(request, opened, yield* send(opened, request, turn.deadlineAt, Option.none()))]
         }).pipe(Effect.scoped)
 
       const delegate = <E = never>(request: DelegationRequest<E>): Effect.Effect<Delegated, DelegationError | E> =>
@@ -324,11 +484,12 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           const startedAt = yield* monotonicMs
           const deadlineAt = startedAt + request.deadline - (yield* Clock.currentTimeMillis)
           const route = yield* router.route(request.requirement, request.type)
-          const inputTokens = estimateInputTokens(request.call)
+          const size = sizeOf(request.call)
           const trace: Array<TraceEntry> = []
           let state = fromRoute(route)
           let made = request.attemptsMade
           let spent = request.attemptsSpent
+          let hedged = false
           let last: AttemptFailure | undefined
           const tooLate = () =>
             new DeadlineExceeded({
@@ -341,35 +502,44 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           while (spent < tasks.maxAttempts) {
             const remainingMs = deadlineAt - (yield* monotonicMs)
             if (remainingMs <= 0) return yield* tooLate()
-            const attempted = yield* attempt(
+            const { contenders, excluded, mayRecoverUnannounced } = state
+            const ended = yield* attempt(
               request,
-              state,
-              inputTokens,
-              made + 1,
-              deadlineAt,
-              Math.min(request.maxWaitMs, remainingMs)
+              { contenders, excluded, policy: route.policy, size, number: made + 1, deadlineAt },
+              {
+                maxWaitMs: Math.min(request.maxWaitMs, remainingMs),
+                comesBack: request.maxWaitMs < remainingMs,
+                patienceMs: route.patienceMs,
+                mayRecoverUnannounced
+              },
+              routing.hedging && request.priority === "HIGH" && !hedged && spent + 2 <= tasks.maxAttempts
             )
-            if (Option.isNone(attempted)) return yield* tooLate()
-            made += 1
-            const { client, entry, model, outcome } = attempted.value
-            trace.push(entry)
-            if (outcome._tag === "Ignored") return yield* tooLate()
-            if (outcome._tag === "Succeeded") {
-              const { completion } = outcome
-              const cost = costOf(client, model, completion)
-              return { completion, platform: client.id, costUsd: cost, attempts: made, trace }
+            if (ended.length > 1) hedged = true
+            made += ended.length
+            for (const { entry } of ended) trace.push(entry)
+
+            let refusal: AttemptFailure | undefined
+            for (const { client, endedAt, model, outcome } of ended) {
+              if (outcome._tag === "Ignored") continue
+              if (outcome._tag === "Succeeded") {
+                const { completion } = outcome
+                const cost = costOf(client, model, completion)
+                return { completion, platform: client.id, costUsd: cost, attempts: made, trace }
+              }
+              const { failure } = outcome
+              last = failure
+              if (spendsAttempt(viewOf(failure))) spent += 1
+              if (endsTheCall(failure)) refusal = failure
+              state = afterFailure(state, { platform: client.id, model }, failure, {
+                now: endedAt,
+                jitter: yield* Random.next,
+                contextWindow
+              })
             }
-            const { failure } = outcome
-            last = failure
-            if (spendsAttempt(viewOf(failure))) spent += 1
-            if (endsTheCall(failure)) return yield* refused(failure, trace)
-            state = afterFailure(state, { platform: client.id, model }, failure, {
-              now: yield* monotonicMs,
-              jitter: yield* Random.next,
-              contextWindow
-            })
+            if (refusal !== undefined) return yield* refused(refusal, trace)
+            if (last === undefined || ended.every(({ outcome }) => outcome._tag === "Ignored")) return yield* tooLate()
             if (state.contenders.length === 0) {
-              return yield* state.mayRecover ? nobodyLeft(state, request.deadline) : refused(failure, trace)
+              return yield* state.mayRecover ? nobodyLeft(state, request.deadline) : refused(last, trace)
             }
           }
           return yield* new AttemptsExhausted({
@@ -385,7 +555,27 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           })
         )
 
-      return { delegate }
+      const preview = Effect.fn("Delegation.preview")(function* (request: DelegatedCall) {
+        const { call, deadline, requirement, type } = request
+        const { policy, ...route } = yield* router.route(requirement, type)
+        const { contenders, excluded } = fromRoute({ policy, ...route })
+        const size = sizeOf(call)
+        const maxWaitMs = Math.max(0, deadline - (yield* Clock.currentTimeMillis))
+        const asked = requestOf(request, { contenders, policy, size }, { maxWaitMs, patienceMs: route.patienceMs })
+        const outlook = yield* resources.outlook(asked)
+        return {
+          policy,
+          tokens: asked.tokens,
+          candidates: candidatesOf(contenders, outlook, (platform, model) =>
+            Option.flatMapNullable(platforms.get(platform), ({ settings }) => maxCostOf(settings, model, requirement))
+          ),
+          excluded,
+          choice: outlook.choice,
+          patientUntil: outlook.patientUntil
+        } satisfies Preview
+      })
+
+      return { delegate, preview }
     })
   )
 }

@@ -5,6 +5,8 @@ import {
   Context,
   Deferred,
   Effect,
+  Exit,
+  Fiber,
   Layer,
   Option,
   PubSub,
@@ -22,13 +24,18 @@ import {
   afterFailedAttempt,
   afterFailedCheck,
   afterPassedCheck,
+  type Diagnosis,
   diagnose,
+  isOutChanged,
   noSigns,
+  noTroubles,
   outReason,
-  type Signs
+  type Signs,
+  type Troubles,
+  usualMs
 } from "./PlatformDetector/Health.js"
 import { type CheckResult, type PlatformClient, Platforms } from "./Platforms.js"
-import { ResourceManager } from "./ResourceManager.js"
+import { type BreakerTransition, type DrainChange, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
 
 export interface PlatformHealth {
@@ -39,8 +46,11 @@ export interface PlatformHealth {
   readonly checkedAt?: number | undefined
 }
 
-/** How much sooner than usual a platform with something wrong is checked again. */
+/** How much sooner than usual a platform with something wrong is checked again, and how often each is looked at. */
 const hurry = 0.2
+
+/** Attempts may bring a status into question many times a second; it is looked at again no sooner than this, ms. */
+const leastPauseMs = 1_000
 
 /** Changes kept for a reader that is behind; a slower one misses the oldest. */
 const changesKept = 256
@@ -51,17 +61,27 @@ const sameReasons = Arr.getEquivalence<string>((left, right) => left === right)
 interface Watched {
   readonly client: PlatformClient
   signs: Signs
+  troubles: Troubles
   /** Why the resource manager was told to keep it out, if it was. */
   out: string | undefined
   published: PlatformHealth | undefined
   /** Monotonic, ms. */
   answeredAt: number | undefined
   nextCheckAt: number
+  /** When its status is looked at again even if nothing is checked: time and attempts change it too. */
+  nextLookAt: number
+  lookedAt: number
   /** A check is still at work, even where nobody waits for it any more. */
   checking: boolean
-  /** Those who wait for a check that starts from now on. */
-  asked: Array<Deferred.Deferred<void>>
+  /** The health fiber waits for a check. */
+  examining: boolean
+  /** What those wait for who want a check that starts from now on. */
+  asked: Deferred.Deferred<void> | undefined
+  /** The same of those whose check is at work. */
+  answering: Deferred.Deferred<void> | undefined
   readonly wake: Queue.Queue<void>
+  /** One at a time, so that what is told last is what was found last. */
+  readonly announcing: Effect.Semaphore
 }
 
 /** Who is well: a supervised health fiber per platform, and what real attempts show. */
@@ -77,7 +97,7 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
       model: string,
       outcome: { readonly _tag: "Succeeded" } | { readonly _tag: "Failed"; readonly failure: AttemptFailure }
     ) => Effect.Effect<void>
-    /** Every change of a status or its reasons, from the subscription on. */
+    /** Every change of a status or its reasons, from the subscription on. A change of status is in the history too. */
     readonly changes: Stream.Stream<PlatformHealth>
     readonly view: Effect.Effect<ReadonlyArray<PlatformView>>
   }
@@ -98,39 +118,85 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
           watched.set(client.id, {
             client,
             signs: noSigns,
+            troubles: noTroubles,
             out: undefined,
             published: undefined,
             answeredAt: undefined,
             nextCheckAt: startedAt,
+            nextLookAt: startedAt,
+            lookedAt: startedAt,
             checking: false,
-            asked: [],
-            wake: yield* Queue.sliding<void>(1)
+            examining: false,
+            asked: undefined,
+            answering: undefined,
+            wake: yield* Queue.sliding<void>(1),
+            announcing: yield* Effect.makeSemaphore(1)
           })
         }
 
-        const assess = Effect.fnUntraced(function* ({ client, signs }: Watched) {
-          const { status, reasons } = diagnose(signs, {
-            performance: yield* benchmark.performance(client.id),
-            resources: yield* resources.platform(client.id),
-            model: client.settings.model,
-            now: yield* Clock.currentTimeMillis
-          })
-          return { platform: client.id, status, reasons, checkedAt: signs.checkedAt } satisfies PlatformHealth
+        const diagnosed = Effect.fnUntraced(function* ({ client, signs, troubles }: Watched) {
+          const recent = yield* benchmark.recent
+          const readings = new Map(recent.flatMap((each) => (each.platform === client.id ? [[each.model, each]] : [])))
+          const measured = yield* benchmark.models(client.id)
+          return diagnose(
+            signs,
+            {
+              performance: yield* benchmark.performance(client.id),
+              models: measured.map(({ model, performance }) => {
+                const { answers = 0, baselineMs, callMs } = readings.get(model) ?? {}
+                return { model, performance, answers, baselineMs, callMs }
+              }),
+              peersMs: [...watched.keys()].flatMap((id) =>
+                id === client.id ? [] : (usualMs(recent.filter(({ platform }) => platform === id)) ?? [])
+              ),
+              resources: yield* resources.platform(client.id),
+              model: client.settings.model,
+              now: yield* Clock.currentTimeMillis
+            },
+            troubles
+          )
         })
 
+        const healthOf = (
+          { client, signs }: Watched,
+          { reasons, status }: Pick<Diagnosis, "reasons" | "status">
+        ): PlatformHealth => ({ platform: client.id, status, reasons, checkedAt: signs.checkedAt })
+
+        const assess = (platform: Watched): Effect.Effect<PlatformHealth> =>
+          Effect.map(diagnosed(platform), (diagnosis) => healthOf(platform, diagnosis))
+
         /** Tells the resource manager and the readers of `changes` what the signs come to now. */
-        const announce = Effect.fnUntraced(function* (platform: Watched) {
-          const reason = outReason(platform.signs)
-          if (reason !== platform.out) {
-            platform.out = reason
-            yield* resources.setOut({ platform: platform.client.id }, reason === undefined ? undefined : { reason })
-          }
-          const health = yield* assess(platform)
-          const before = platform.published
-          if (before?.status !== health.status || !sameReasons(before.reasons, health.reasons)) {
+        const announce = Effect.fnUntraced(
+          function* (platform: Watched) {
+            const reason = outReason(platform.signs)
+            if (reason !== platform.out) {
+              yield* resources.setOut({ platform: platform.client.id }, reason === undefined ? undefined : { reason })
+              platform.out = reason
+            }
+            platform.lookedAt = yield* monotonicMs
+            platform.nextLookAt = platform.lookedAt + schedule.intervalMs * hurry
+            const diagnosis = yield* diagnosed(platform)
+            const health = healthOf(platform, diagnosis)
+            platform.troubles = diagnosis.troubles
+            const before = platform.published
+            if (before?.status === health.status && sameReasons(before.reasons, health.reasons)) return
             platform.published = health
+            if (before?.status !== health.status) {
+              const { reasons, status: to } = health
+              const from = before?.status ?? "unknown"
+              yield* resources.note(platform.client.id, { type: "platform.status", from, to, reasons })
+            }
             yield* PubSub.publish(changes, health)
-          }
+          },
+          (effect, platform) => platform.announcing.withPermits(1)(effect)
+        )
+
+        /** The same before long: what this costs is not to be spent on every attempt of a busy platform. */
+        const announceSoon = Effect.fnUntraced(function* (platform: Watched) {
+          const soon = Math.max(yield* monotonicMs, platform.lookedAt + leastPauseMs)
+          if (soon >= platform.nextLookAt) return
+          platform.nextLookAt = soon
+          yield* Queue.offer(platform.wake, undefined)
         })
 
         const delayMs = (fraction: number) =>
@@ -146,12 +212,18 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
           }
         })
 
-        /** Never more than one at work: a client that cannot be interrupted does not pile its checks up. */
+        const failedCheck = ({ client }: Watched, reason: "timeout" | "malformed", message: string) =>
+          new PlatformFailure({ platform: client.id, reason, message })
+
+        /**
+         * In a fiber of its own, which is interrupted when it hangs. Never more than one at work: a client that cannot be
+         * interrupted does not pile its checks up.
+         */
         const runCheck = (platform: Watched): Effect.Effect<CheckResult, AttemptFailure> =>
           Effect.suspend(() => {
-            const failed = (reason: "timeout" | "malformed", message: string) =>
-              new PlatformFailure({ platform: platform.client.id, reason, message })
-            if (platform.checking) return failed("timeout", "the health check before this one has not ended yet")
+            if (platform.checking) {
+              return failedCheck(platform, "timeout", "the health check before this one has not ended yet")
+            }
             return Effect.acquireUseRelease(
               Effect.sync(() => {
                 platform.checking = true
@@ -165,7 +237,8 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
               Effect.disconnect,
               Effect.timeoutFail({
                 duration: schedule.timeoutMs,
-                onTimeout: () => failed("timeout", `no answer to the health check within ${schedule.timeoutMs} ms`)
+                onTimeout: () =>
+                  failedCheck(platform, "timeout", `no answer to the health check within ${schedule.timeoutMs} ms`)
               }),
               Effect.catchAllCause((cause) =>
                 Option.match(Cause.failureOption(cause), {
@@ -173,7 +246,7 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
                   onNone: () =>
                     Effect.zipRight(
                       Effect.logError("a platform's health check broke", cause),
-                      failed("malformed", "the health check broke; the log says how")
+                      failedCheck(platform, "malformed", "the health check broke; the log says how")
                     )
                 })
               )
@@ -181,22 +254,28 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
           })
 
         const examine = Effect.fn("PlatformDetector.check")(function* (platform: Watched) {
+          platform.examining = true
           const exit = yield* Effect.either(runCheck(platform))
           const now = yield* Clock.currentTimeMillis
+          platform.examining = false
           yield* Effect.annotateCurrentSpan({ platform: platform.client.id, passed: exit._tag === "Right" })
-          let exhaustedUntil: number | undefined
           if (exit._tag === "Right") {
             platform.signs = afterPassedCheck(platform.signs, now)
-            exhaustedUntil = exit.right.exhaustedUntil
+            const { readings } = exit.right
+            if (readings.length > 0) yield* resources.correct(platform.client.id, readings)
           } else {
-            platform.signs = afterFailedCheck(platform.signs, exit.left, now)
+            const failure = exit.left
+            platform.signs = afterFailedCheck(platform.signs, failure, now)
             // A window that is used up is so for calls too; a rate may be that of the checks alone.
-            if (exit.left._tag === "QuotaFailure" && exit.left.reason === "window") exhaustedUntil = exit.left.resetsAt
+            if (failure._tag === "QuotaFailure" && failure.reason === "window" && failure.resetsAt !== undefined) {
+              yield* resources.setExhausted(platform.client.id, {
+                window: failure.window ?? "quota",
+                model: failure.perModel === true ? failure.model : undefined,
+                until: failure.resetsAt,
+                why: failure.message
+              })
+            }
           }
-          if (exhaustedUntil !== undefined && exhaustedUntil > now) {
-            yield* resources.setExhausted(platform.client.id, exhaustedUntil)
-          }
-          yield* announce(platform)
         })
 
         /** A platform that answered a real attempt lately is well, unless its check asks what no attempt shows. */
@@ -208,59 +287,106 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
           platform.signs.credential !== undefined
 
         const untilDue: (platform: Watched) => Effect.Effect<void> = Effect.fnUntraced(function* (platform: Watched) {
-          while (platform.asked.length === 0) {
-            const leftMs = platform.nextCheckAt - (yield* monotonicMs)
+          while (platform.asked === undefined) {
+            const leftMs = Math.min(platform.nextCheckAt, platform.nextLookAt) - (yield* monotonicMs)
             if (leftMs <= 0) return
             yield* Effect.raceFirst(Effect.sleep(Math.ceil(leftMs)), Queue.take(platform.wake))
           }
         })
 
+        /** A refused key seldom mends within seconds, and asking often with one may get it banned. */
+        const isHurried = ({ client, signs, troubles }: Watched) =>
+          Effect.map(
+            resources.platform(client.id),
+            ({ breaker }) =>
+              signs.credential === undefined &&
+              (signs.failedChecks.inARow > 0 || troubles.failing || breaker.state !== "closed")
+          )
+
+        const answer = (platform: Watched) =>
+          Effect.suspend(() => {
+            const { answering } = platform
+            platform.answering = undefined
+            return answering === undefined ? Effect.void : Deferred.succeed(answering, undefined)
+          })
+
         const live = Effect.fnUntraced(function* (platform: Watched) {
           yield* untilDue(platform)
-          const asked = platform.asked
-          platform.asked = []
-          if (asked.length > 0 || needsCheck(platform, yield* monotonicMs)) {
-            yield* Effect.ensuring(
-              examine(platform),
-              Effect.forEach(asked, (waiting) => Deferred.succeed(waiting, undefined), { discard: true })
-            )
-          }
-          // A refused key seldom mends within seconds, and asking often with one may get it banned.
-          const hurried = platform.signs.failedChecks.inARow > 0
-          platform.nextCheckAt = (yield* monotonicMs) + (yield* delayMs(hurried ? hurry : 1))
+          const now = yield* monotonicMs
+          const { asked } = platform
+          platform.asked = undefined
+          platform.answering = asked
+          const isDue = asked !== undefined || now >= platform.nextCheckAt
+          if (asked !== undefined || (isDue && needsCheck(platform, now))) yield* examine(platform)
+          yield* announce(platform)
+          yield* answer(platform)
+          if (!isDue) return
+          const delay = yield* delayMs((yield* isHurried(platform)) ? hurry : 1)
+          platform.nextCheckAt = (yield* monotonicMs) + delay
         })
 
-        /** A health fiber outlives every defect: what broke is logged, and it goes on after its usual pause. */
-        const supervised = (effect: Effect.Effect<void>) =>
-          effect.pipe(
-            Effect.catchAllCause((cause) =>
-              Effect.zipRight(
-                Effect.logError("a health fiber broke and goes on", cause),
-                Effect.sleep(schedule.intervalMs)
-              )
+        /** In a fiber of its own: one that breaks, or that somebody kills, is started anew after a pause. */
+        const supervise = (
+          name: string,
+          effect: Effect.Effect<void>,
+          afterEnd: Effect.Effect<void> = Effect.void
+        ): Effect.Effect<void> =>
+          Effect.fork(effect).pipe(
+            Effect.flatMap(Fiber.await),
+            Effect.flatMap(
+              Exit.match({
+                onSuccess: () => Effect.void,
+                onFailure: (cause) =>
+                  Effect.logError(`${name} broke and is started anew`, cause).pipe(
+                    Effect.zipRight(afterEnd),
+                    Effect.catchAllCause((again) => Effect.logError(`${name} broke`, again)),
+                    Effect.zipRight(Effect.flatMap(delayMs(hurry), Effect.sleep)),
+                    Effect.zipRight(Effect.suspend(() => supervise(name, effect, afterEnd)))
+                  )
+              })
             )
           )
 
+        /** A check that was cut off with its fiber has failed, and whoever waits for it is told so. */
+        const countCutCheck = (platform: Watched): Effect.Effect<void> =>
+          Effect.gen(function* () {
+            if (!platform.examining) return
+            platform.examining = false
+            platform.nextCheckAt = yield* monotonicMs
+            const failure = failedCheck(platform, "malformed", "the health check was cut off; the log says how")
+            platform.signs = afterFailedCheck(platform.signs, failure, yield* Clock.currentTimeMillis)
+            yield* announce(platform)
+          }).pipe(Effect.ensuring(answer(platform)))
+
         for (const platform of watched.values()) {
-          yield* Effect.forkScoped(Effect.forever(supervised(live(platform))))
+          yield* supervise("a health fiber", Effect.forever(live(platform)), countCutCheck(platform)).pipe(
+            Effect.annotateLogs("platform", platform.client.id),
+            Effect.forkScoped
+          )
           yield* Effect.addFinalizer(() =>
-            Effect.forEach(platform.asked, (waiting) => Deferred.interrupt(waiting), { discard: true })
+            Effect.forEach([platform.asked, platform.answering], (waited) =>
+              waited === undefined ? Effect.void : Deferred.interrupt(waited)
+            )
           )
         }
 
-        yield* resources.transitions.pipe(
-          Stream.runForEach(({ platform: id, to }) =>
-            supervised(
-              Effect.gen(function* () {
-                const platform = watched.get(id)
-                if (platform === undefined) return
-                if (to !== "closed") yield* suspect(platform)
-                yield* announce(platform)
-              })
-            )
-          ),
-          Effect.forkScoped
-        )
+        const afterTransition = Effect.fnUntraced(function* ({ model, platform: id, to }: BreakerTransition) {
+          const platform = watched.get(id)
+          if (platform === undefined) return
+          // One model's failures say nothing that a check of the platform could answer.
+          if (to !== "closed" && model === undefined) yield* suspect(platform)
+          yield* announce(platform)
+        })
+        const afterDrain = ({ platform: id }: DrainChange): Effect.Effect<void> => {
+          const platform = watched.get(id)
+          return platform === undefined ? Effect.void : announce(platform)
+        }
+        for (const [name, told] of [
+          ["what follows the circuit breakers", Stream.runForEach(resources.transitions, afterTransition)],
+          ["what follows drains", Stream.runForEach(resources.drains, afterDrain)]
+        ] as const) {
+          yield* Effect.forkScoped(supervise(name, told))
+        }
 
         const unknown = (platform: PlatformId): PlatformHealth => ({
           platform,
@@ -276,10 +402,11 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
         const check = Effect.fnUntraced(function* (id: PlatformId) {
           const platform = watched.get(id)
           if (platform === undefined) return unknown(id)
-          const done = yield* Deferred.make<void>()
-          platform.asked.push(done)
+          const made = yield* Deferred.make<void>()
+          const asked = platform.asked ?? made
+          platform.asked = asked
           yield* Queue.offer(platform.wake, undefined)
-          yield* Deferred.await(done)
+          yield* Deferred.await(asked)
           return yield* assess(platform)
         })
 
@@ -296,7 +423,7 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
             platform.answeredAt = yield* monotonicMs
             platform.signs = afterAnswer(before, model, now)
             if (before.modelsOut.has(model)) yield* resources.setOut({ platform: id, model }, undefined)
-            // An answer makes no platform worse.
+            // An answer makes no platform worse at once; how long it took is looked at before long.
             if (platform.published?.status === "available") return
           } else {
             const { failure } = outcome
@@ -306,14 +433,14 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
               yield* resources.setOut({ platform: id, model }, { reason: failure.message, until: failure.resetsAt })
             }
           }
-          yield* announce(platform)
+          yield* isOutChanged(before, platform.signs) ? announce(platform) : announceSoon(platform)
         })
 
         const view = Effect.forEach([...watched.values()], (platform) =>
           Effect.gen(function* () {
-            const { client } = platform
-            const { status, reasons, checkedAt } = yield* assess(platform)
-            const { breaker, permits } = yield* resources.platform(client.id)
+            const { client, signs } = platform
+            const { models, reasons, status } = yield* diagnosed(platform)
+            const { breaker, drained, permits } = yield* resources.platform(client.id)
             return {
               id: client.id,
               wire: client.settings.wire,
@@ -322,10 +449,12 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
               capabilities: client.settings.capabilities,
               status,
               reasons,
-              checkedAt,
+              checkedAt: signs.checkedAt,
               breaker: breaker.state,
               inFlight: permits.inUse,
-              performance: yield* benchmark.performance(client.id)
+              drained,
+              performance: yield* benchmark.performance(client.id),
+              models
             } satisfies PlatformView
           })
         )

@@ -1,16 +1,34 @@
-import { Context, Effect, Layer, PubSub, Random, type Scope, Stream } from "effect"
+import type { SqlClient } from "@effect/sql/SqlClient"
+import { Clock, Context, Effect, Layer, PubSub, Random, Schema, type Scope, Stream } from "effect"
+import { FieldProblem, Overloaded } from "./Domain/ApiError.js"
 import type { LimitReading } from "./Domain/Call.js"
-import type { LeaseUnavailable } from "./Domain/Failure.js"
-import type { PlatformResources, ResourcesView, Settlement } from "./Domain/Lease.js"
+import type { PlatformEvent, PlatformEventBody } from "./Domain/Event.js"
+import type { LeaseUnavailable, PlatformReason } from "./Domain/Failure.js"
+import type {
+  Drained,
+  LimitsPatch,
+  PlatformPatch,
+  PlatformResources,
+  ResourcesView,
+  Settlement
+} from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
+import type { TenantId } from "./Domain/Task.js"
 import type { BreakerTransition } from "./ResourceManager/Breaker.js"
 import * as Dispatcher from "./ResourceManager/Dispatcher.js"
+import * as LimitsChange from "./ResourceManager/LimitsChange.js"
 import { type Now, read } from "./ResourceManager/Now.js"
 import { PlatformBudget } from "./ResourceManager/PlatformBudget.js"
+import type { Exhausted } from "./ResourceManager/Quota.js"
+import { type NewPlatformEvent, ResourceStore, type ResourceStoreFailed } from "./ResourceManager/ResourceStore.js"
+import type { SavedPlatform } from "./ResourceManager/Saved.js"
+import { limitsProblems } from "./Settings/Limits.js"
 import { Settings } from "./Settings.js"
 
 export type { BreakerTransition } from "./ResourceManager/Breaker.js"
-export type { LeaseRequest } from "./ResourceManager/Dispatcher.js"
+export type { LeaseRequest, Outlook } from "./ResourceManager/Dispatcher.js"
+export type { Exhausted } from "./ResourceManager/Quota.js"
+export { ResourceStore, ResourceStoreFailed } from "./ResourceManager/ResourceStore.js"
 
 /**
  * Permission to make one attempt on one platform now: a concurrency permit and a reservation of requests and tokens.
@@ -21,22 +39,50 @@ export interface Lease {
   readonly platform: PlatformId
   readonly model: string
   readonly waitedMs: number
+  /** Who could have taken the call when it was granted, the chosen one among them. */
+  readonly free: ReadonlyArray<PlatformId>
+  /** Why each of the other candidates could not. */
+  readonly busy: ReadonlyArray<PlatformReason>
   /** The response's headers are here: the reservation ages from now on, and the provider's own readings correct it. */
   readonly started: (limits: ReadonlyArray<LimitReading>) => Effect.Effect<void>
   /** Later calls change nothing. */
   readonly settle: (settlement: Settlement) => Effect.Effect<void>
 }
 
-/** Transitions kept for a slow reader; older ones are dropped. */
+/** A platform was drained by hand, or (`drained` is `undefined`) resumed. */
+export interface DrainChange {
+  readonly platform: PlatformId
+  readonly drained: Drained | undefined
+}
+
+/** A change that cannot be made: `problems` names each field and what would be right. Nothing was changed. */
+export class LimitsInvalid extends Schema.TaggedError<LimitsInvalid>()("LimitsInvalid", {
+  message: Schema.String,
+  problems: Schema.Array(FieldProblem)
+}) {}
+
+/** Transitions and drains kept for a slow reader; older ones are dropped. */
 const TRANSITIONS_KEPT = 256
+/** Events that wait to be stored, at most; older ones are dropped. */
+const UNSTORED_EVENTS = 10_000
 /** The longest sleep, ms: an instant of the wall clock moves when that clock is set or the machine was suspended. */
 const LONGEST_SLEEP_MS = 10 * 60_000
+/** Changed books are saved this often at most, ms, unless a save is pressing. */
+const SAVE_INTERVAL_MS = 250
+/** How long to wait after a failure of the store, ms. */
+const STORE_REST_MS = 1_000
+/** A full service becomes free as fast as its calls end: soon, but nobody knows when. */
+const OVERLOADED_RETRY_MS = 1_000
 
 /** Who may go now: the one dispatcher of the process, over every platform's limits, permits and breaker. */
 export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
   ResourceManager,
   {
     readonly acquire: (request: Dispatcher.LeaseRequest) => Effect.Effect<Lease, LeaseUnavailable, Scope.Scope>
+    /** Fails as `acquire` would fail at once: where it is certain that no lease can be had in time. Takes nothing. */
+    readonly forecast: (request: Dispatcher.LeaseRequest) => Effect.Effect<void, LeaseUnavailable>
+    /** Who could take such a call now, who would get it, and why not the others. Takes nothing. */
+    readonly outlook: (request: Dispatcher.LeaseRequest) => Effect.Effect<Dispatcher.Outlook>
     /**
      * Takes a platform (or one model of it) out of service for `reason`, until `until` (epoch ms, where known);
      * `undefined` brings it back. Waiting calls are looked at again at once.
@@ -45,45 +91,179 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       target: { readonly platform: PlatformId; readonly model?: string | undefined },
       out: { readonly reason: string; readonly until?: number | undefined } | undefined
     ) => Effect.Effect<void>
-    /** The provider itself says its quota is used up until this instant (epoch ms); a shorter one never replaces a longer. */
-    readonly setExhausted: (platform: PlatformId, until: number) => Effect.Effect<void>
+    /** The provider itself says that a quota is used up; a shorter time never replaces a longer one of the same quota. */
+    readonly setExhausted: (platform: PlatformId, quota: Exhausted) => Effect.Effect<void>
+    /** What the provider says of its limits beside any attempt, as its quotas endpoint does. */
+    readonly correct: (platform: PlatformId, readings: ReadonlyArray<LimitReading>) => Effect.Effect<void>
+    /**
+     * Changes a platform's limits for calls that wait as for those to come, or drains and resumes it; stored, and written
+     * down in its history. A drained platform gets no new attempt, whatever `setOut` says of it; running ones go on.
+     */
+    readonly patch: (
+      platform: PlatformId,
+      patch: PlatformPatch,
+      tenant: TenantId
+    ) => Effect.Effect<PlatformResources, LimitsInvalid | ResourceStoreFailed>
+    /** What happened to a platform, the latest first; before the event `before`, where it is given. */
+    readonly history: (
+      platform: PlatformId,
+      page: { readonly before?: number | undefined; readonly limit: number }
+    ) => Effect.Effect<ReadonlyArray<PlatformEvent>, ResourceStoreFailed>
+    /** Writes down in a platform's history what happened to it. */
+    readonly note: (platform: PlatformId, body: PlatformEventBody) => Effect.Effect<void>
+    /** Counts memory that is not a waiting call's, such as a body being read, until the scope closes. */
+    readonly holdBytes: (bytes: number) => Effect.Effect<void, Overloaded, Scope.Scope>
     readonly platform: (platform: PlatformId) => Effect.Effect<PlatformResources>
     readonly view: Effect.Effect<ResourcesView>
     readonly transitions: Stream.Stream<BreakerTransition>
+    /** Every drain and resume, from the subscription on. */
+    readonly drains: Stream.Stream<DrainChange>
   }
 >() {
   /**
-   * Draws from the `PlatformBudget` it is given. An entry leaves a limit's window a ten-thousandth of the window and a
-   * millisecond later than the window's length (60,007 ms for a minute): the provider's clock is not ours.
+   * Draws from the `PlatformBudget` it is given and keeps its books in the `ResourceStore`. An entry leaves a limit's
+   * window a ten-thousandth of the window and a millisecond later than the window's length (60,007 ms for a minute):
+   * the provider's clock is not ours.
    */
-  static readonly layerWithBudget: Layer.Layer<ResourceManager, never, Settings | PlatformBudget> = Layer.scoped(
+  static readonly layerWithBudget: Layer.Layer<
+    ResourceManager,
+    ResourceStoreFailed,
+    Settings | PlatformBudget | ResourceStore
+  > = Layer.scoped(
     ResourceManager,
     Effect.gen(function* () {
       const settings = yield* Settings
+      const store = yield* ResourceStore
       const { budgets } = yield* PlatformBudget
       const transitions = yield* PubSub.sliding<BreakerTransition>(TRANSITIONS_KEPT)
       yield* Effect.addFinalizer(() => PubSub.shutdown(transitions))
+      const drains = yield* Effect.acquireRelease(PubSub.sliding<DrainChange>(TRANSITIONS_KEPT), PubSub.shutdown)
+
+      let unstored: Array<NewPlatformEvent> = []
+      const keep = (events: ReadonlyArray<NewPlatformEvent>): void => {
+        unstored = [...events, ...unstored].slice(-UNSTORED_EVENTS)
+      }
+
+      const note = (platform: PlatformId, body: PlatformEventBody, now: Now): void => {
+        unstored.push({ platform, at: now.epochMs, body })
+        if (unstored.length > UNSTORED_EVENTS) unstored.shift()
+      }
 
       const dispatcher = Dispatcher.make({
         platforms: settings.platforms.flatMap(({ breaker, id }) => {
           const budget = budgets.get(id)
           return budget === undefined ? [] : [{ id, budget, breaker }]
         }),
-        onTransition: (transition) => transitions.unsafeOffer(transition)
+        onTransition: (transition) => transitions.unsafeOffer(transition),
+        onEvent: note,
+        maxBytes: settings.maxHeldBytes
       })
 
       const earlier = yield* Effect.makeLatch(false)
+      const unsaved = yield* Effect.makeLatch(false)
+      const pressing = yield* Effect.makeLatch(false)
       let sleepsUntil = Number.POSITIVE_INFINITY
 
-      /** One step of the dispatcher, now; the alarm is set anew where the next step is due earlier than it rings. */
+      const wake = (): void => {
+        if (dispatcher.due() < sleepsUntil) earlier.unsafeOpen()
+        if (unstored.length > 0) unsaved.unsafeOpen()
+        if (!store.isDurable) return
+        const { isPressing, platforms } = dispatcher.unsaved()
+        if (platforms.length > 0) unsaved.unsafeOpen()
+        if (isPressing) pressing.unsafeOpen()
+      }
+
+      /** One step of the dispatcher, now; whoever is to act on what came of it is woken. */
       const act = <A>(step: (at: Now) => A): Effect.Effect<A> =>
         Effect.clockWith((clock) =>
           Effect.sync(() => {
             const result = step(read(clock))
-            if (dispatcher.due() < sleepsUntil) earlier.unsafeOpen()
+            wake()
             return result
           })
         )
+
+      // The books
+
+      const patches = new Map(yield* store.patches)
+      const limitsOf = (platform: PlatformId, patch: LimitsPatch | undefined) => {
+        const configured = settings.platforms.find(({ id }) => id === platform)?.limits
+        return configured === undefined || patch === undefined ? configured : LimitsChange.changed(configured, patch)
+      }
+      const drained = yield* store.drains
+      const saved = yield* store.load
+      yield* act((at) => {
+        for (const [platform, drain] of drained) dispatcher.setDrained(platform, drain, at)
+        for (const [platform, patch] of patches) {
+          const limits = limitsOf(platform, patch)
+          if (limits !== undefined) dispatcher.configure(platform, limits, at)
+        }
+        for (const [platform, state] of saved) dispatcher.restore(platform, state, at)
+      })
+
+      const save = (platforms: () => ReadonlyArray<PlatformId>, isClean: boolean) =>
+        Effect.gen(function* () {
+          const books = yield* act(
+            (at) =>
+              new Map<PlatformId, SavedPlatform>(
+                platforms().flatMap((platform) => {
+                  const state = dispatcher.save(platform, at)
+                  return state === undefined ? [] : [[platform, { savedAt: at.epochMs, isClean, ...state }] as const]
+                })
+              )
+          )
+          if (books.size === 0) return
+          yield* store.save(books)
+          yield* act((at) => {
+            for (const [platform, state] of books) dispatcher.saved(platform, state, at)
+          })
+        })
+
+      // nothing is granted before the disk tells what a crash could lose
+      if (store.isDurable) yield* save(() => [...budgets.keys()], false)
+
+      // what a crash leaves to be counted is bounded only by what was saved before the first grant
+      if (store.isDurable) yield* save(() => [...budgets.keys()], false)
+
+      const record = Effect.suspend(() => {
+        const events = unstored
+        unstored = []
+        return events.length === 0
+          ? Effect.void
+          : Effect.tapError(store.record(events), () => Effect.sync(() => keep(events)))
+      })
+      // one at a time, so that the events of a platform are stored in their order
+      const recording = yield* Effect.makeSemaphore(1)
+      const recordAll = Effect.uninterruptible(recording.withPermits(1)(record))
+
+      const scribe = unsaved.await.pipe(
+        Effect.zipRight(Effect.raceFirst(Effect.sleep(SAVE_INTERVAL_MS), pressing.await)),
+        Effect.zipRight(
+          Effect.sync(() => {
+            unsaved.unsafeClose()
+            pressing.unsafeClose()
+          })
+        ),
+        Effect.zipRight(recordAll),
+        Effect.zipRight(store.isDurable ? save(() => dispatcher.unsaved().platforms, false) : Effect.void),
+        Effect.catchAllCause((cause) =>
+          Effect.logError("what the resource manager knows could not be stored, and is tried again", cause).pipe(
+            Effect.zipRight(Effect.sleep(STORE_REST_MS)),
+            Effect.zipRight(unsaved.open)
+          )
+        )
+      )
+      yield* Effect.forkScoped(Effect.forever(scribe))
+      yield* Effect.addFinalizer(() =>
+        recordAll.pipe(
+          Effect.zipRight(store.isDurable ? save(() => [...budgets.keys()], true) : Effect.void),
+          Effect.catchAllCause((cause) =>
+            Effect.logError("the resource manager's books could not be saved at the end", cause)
+          )
+        )
+      )
+
+      // The alarm
 
       let looksAgainAt = 0
       const alarm = Effect.flatMap(
@@ -105,11 +285,15 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         Effect.forkScoped
       )
 
+      // Leases
+
       const leaseOf = (held: Dispatcher.Held): Lease => ({
         id: held.id,
         platform: held.platform,
         model: held.model,
         waitedMs: held.waitedMs,
+        free: held.free,
+        busy: held.busy,
         started: (limits) => act((at) => dispatcher.started(held, limits, at)),
         settle: (settlement) =>
           Effect.flatMap(Random.next, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
@@ -123,6 +307,72 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
           else ticket.onAnswer = (answer) => resume(effectOf(answer))
         })
       }
+
+      // Changes by hand
+
+      const changing = yield* Effect.makeSemaphore(1)
+      /** The limits as a change makes them, and the whole change that they are over the settings; or what is wrong. */
+      const limitsAfter = (platform: PlatformId, change: LimitsPatch | null) => {
+        const patch = change === null ? undefined : LimitsChange.combined(patches.get(platform) ?? {}, change)
+        const limits = limitsOf(platform, patch)
+        const problems =
+          limits === undefined
+            ? [{ field: "id", problem: `no platform ${platform} is configured` }]
+            : limitsProblems(limits).map(({ expected, field, problem }) => ({
+                field: `limits.${field}`,
+                problem: `${problem}; expected ${expected}`
+              }))
+        return limits === undefined || problems.length > 0 ? { problems } : { patch, limits, problems }
+      }
+
+      const changeByHand = Effect.fnUntraced(function* (
+        platform: PlatformId,
+        { drained, limits, reason }: PlatformPatch,
+        tenant: TenantId
+      ) {
+        const after = limits === undefined ? undefined : limitsAfter(platform, limits)
+        const problems = [
+          ...(after?.problems ?? []),
+          ...(reason !== undefined && drained === undefined
+            ? [{ field: "reason", problem: "it is the reason for `drained`, which is not there" }]
+            : []),
+          ...(drained !== undefined && !budgets.has(platform)
+            ? [{ field: "id", problem: `no platform ${platform} is configured` }]
+            : [])
+        ]
+        if (problems.length > 0) {
+          return yield* new LimitsInvalid({ message: "The platform cannot be changed so", problems })
+        }
+        const now = yield* Clock.currentTimeMillis
+        const wasDrained = (yield* act((at) => dispatcher.platform(platform, at))).drained
+        // what is drained already may be so for another reason, or another tenant, from now on
+        const drain = drained === true ? { tenant, at: wasDrained?.at ?? now, reason } : null
+        const isDrainChanged = drained === true || (drained === false && wasDrained !== undefined)
+        const events: Array<PlatformEventBody> = []
+        if (limits !== undefined) events.push({ type: "limits.changed", tenant, limits })
+        if (isDrainChanged) {
+          events.push({ type: drain === null ? "platform.resumed" : "platform.drained", tenant, why: reason })
+        }
+        if (events.length === 0) return
+        yield* store.change(
+          platform,
+          {
+            limits: after === undefined ? undefined : (after.patch ?? null),
+            drained: isDrainChanged ? drain : undefined
+          },
+          events.map((body) => ({ platform, at: now, body }))
+        )
+        if (after?.limits !== undefined) {
+          const { limits, patch } = after
+          if (patch === undefined) patches.delete(platform)
+          else patches.set(platform, patch)
+          yield* act((at) => dispatcher.configure(platform, limits, at))
+        }
+        if (isDrainChanged) {
+          yield* act((at) => dispatcher.setDrained(platform, drain ?? undefined, at))
+          yield* PubSub.publish(drains, { platform, drained: drain ?? undefined })
+        }
+      })
 
       return {
         acquire: Effect.fn("ResourceManager.acquire")(function* (request: Dispatcher.LeaseRequest) {
@@ -142,18 +392,59 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
           yield* Effect.annotateCurrentSpan({ platform: lease.platform, waitedMs: lease.waitedMs })
           return lease
         }),
+        forecast: (request) =>
+          Effect.flatMap(
+            act((at) => dispatcher.forecast(request, at)),
+            (refusal) => (refusal === undefined ? Effect.void : Effect.fail(refusal))
+          ),
+        outlook: (request) => act((at) => dispatcher.outlook(request, at)),
         setOut: ({ model, platform }, out) => act((at) => dispatcher.setOut(platform, model, out, at)),
-        setExhausted: (platform, until) => act((at) => dispatcher.exhaust(platform, until, at)),
+        setExhausted: (platform, quota) => act((at) => dispatcher.exhaust(platform, quota, at)),
+        correct: (platform, readings) => act((at) => dispatcher.correct(platform, readings, at)),
+        patch: Effect.fn("ResourceManager.patch")(function* (
+          platform: PlatformId,
+          patch: PlatformPatch,
+          tenant: TenantId
+        ) {
+          yield* Effect.annotateCurrentSpan("platform", platform)
+          yield* Effect.uninterruptible(changing.withPermits(1)(changeByHand(platform, patch, tenant)))
+          if (patch.exhausted === null) yield* act((at) => dispatcher.clearExhausted(platform, at))
+          return yield* act((at) => dispatcher.platform(platform, at))
+        }),
+        history: (platform, page) => Effect.zipRight(recordAll, store.history(platform, page)),
+        note: (platform, body) => act((at) => note(platform, body, at)),
+        holdBytes: (bytes) =>
+          Effect.acquireRelease(
+            Effect.suspend(() =>
+              dispatcher.tryHold(bytes)
+                ? Effect.void
+                : Effect.fail(
+                    new Overloaded({
+                      message: `The service holds as many bytes of requests as it may (${settings.maxHeldBytes}); try again soon`,
+                      retryAfterMs: OVERLOADED_RETRY_MS
+                    })
+                  )
+            ),
+            () => Effect.sync(() => dispatcher.release(bytes))
+          ),
         platform: (platform) => act((at) => dispatcher.platform(platform, at)),
         view: act((at) => dispatcher.view(at)),
-        transitions: Stream.fromPubSub(transitions)
+        transitions: Stream.fromPubSub(transitions),
+        drains: Stream.fromPubSub(drains)
       }
     })
   )
 
-  /** One process alone, over the limits of `Settings`. */
-  static readonly layer: Layer.Layer<ResourceManager, never, Settings> = Layer.provide(
-    ResourceManager.layerWithBudget,
-    PlatformBudget.layerLocal
+  /** One process alone, over the limits of `Settings`; its books are gone with it. */
+  static readonly layer: Layer.Layer<ResourceManager, never, Settings> = ResourceManager.layerWithBudget.pipe(
+    Layer.provide([PlatformBudget.layerLocal, ResourceStore.layerMemory]),
+    Layer.orDie
   )
+
+  /**
+   * One process alone, over the limits of `Settings`; its books outlive it. What was granted since they were last saved
+   * counts as spent after a crash.
+   */
+  static readonly layerStored: Layer.Layer<ResourceManager, ResourceStoreFailed, Settings | SqlClient> =
+    ResourceManager.layerWithBudget.pipe(Layer.provide([PlatformBudget.layerLocal, ResourceStore.layer]))
 }

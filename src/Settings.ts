@@ -6,9 +6,16 @@ import type { SettingsInvalid } from "./Settings/Problem.js"
 import type { SettingsShape } from "./Settings/Shape.js"
 
 export type { KnownPlatform, PlatformOptions, SettingsOptions } from "./Settings/Defaults.js"
+export { type LimitsProblem, limitsProblems } from "./Settings/Limits.js"
 export type { SettingsFlags } from "./Settings/Load.js"
 export { SettingsInvalid, SettingsProblem } from "./Settings/Problem.js"
-export type { ApiKey, PlatformLimits, PlatformSettings, SettingsShape } from "./Settings/Shape.js"
+export type {
+  ApiKey,
+  ModelLimits,
+  PlatformLimits,
+  PlatformSettings,
+  SettingsShape
+} from "./Settings/Shape.js"
 
 /** Everything that can be configured, decoded and complete. */
 export class Settings extends Context.Tag("dream-team/Settings")<Settings, SettingsShape>() {

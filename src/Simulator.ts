@@ -20,6 +20,7 @@ import type { Stats } from "./Simulator/Stats.js"
 export type { ErrorShape } from "./Simulator/Errors.js"
 export type { ActiveFault, Fault } from "./Simulator/Faults.js"
 export type {
+  CreditLimit,
   Dialect,
   Distribution,
   SimulatedLimits,
@@ -106,26 +107,36 @@ const make = <Id extends string>(
     }
   })
 
-/** One platform's settings, as far as they can say its limits: those of a minute, and one other window of requests. */
+/** One platform's settings, as far as variables can say its limits: those of a minute, and of one other window. */
 const environmentOf = (
   id: string,
   platform: SimulatedPlatform,
   url: string
 ): ReadonlyArray<readonly [string, string]> => {
-  const { maxConcurrent, requests = [], tokens = [], tokensCounted = "reserved" } = platform.limits ?? {}
-  const perMinute = (windows: ReadonlyArray<WindowLimit>) => windows.find(({ windowMs }) => windowMs === 60_000)
-  const other = requests.find(({ windowMs }) => windowMs !== 60_000)
+  const {
+    maxConcurrent,
+    maxConcurrentPerModel,
+    requests = [],
+    tokens = [],
+    tokensCounted = "reserved"
+  } = platform.limits ?? {}
+  const isMinute = ({ windowMs }: WindowLimit) => windowMs === 60_000
+  const other = [...requests, ...tokens].find((window) => !isMinute(window))
+  const ofOther = (windows: ReadonlyArray<WindowLimit>) =>
+    windows.find((window) => !isMinute(window) && window.windowMs === other?.windowMs)
   const limit = (window: WindowLimit | undefined) => (window === undefined ? "none" : String(window.limit))
   const settings: ReadonlyArray<readonly [string, string]> = [
     ["BASE_URL", `${url}/${id}${basePathOf(dialectOf(platform))}`],
     ["API_KEY", keyOf(platform)],
     ["MODEL", platform.models[0]],
-    ["REQUESTS_PER_MINUTE", limit(perMinute(requests))],
-    ["WINDOW_REQUESTS", limit(other)],
+    ["REQUESTS_PER_MINUTE", limit(requests.find(isMinute))],
+    ["WINDOW_REQUESTS", limit(ofOther(requests))],
+    ["WINDOW_TOKENS", limit(ofOther(tokens))],
     ["WINDOW", other === undefined ? "none" : `${other.windowMs}ms`],
-    ["TOKENS_PER_MINUTE", limit(perMinute(tokens))],
+    ["TOKENS_PER_MINUTE", limit(tokens.find(isMinute))],
     ["TOKENS_COUNTED", tokensCounted],
-    ...(maxConcurrent === undefined ? [] : [["MAX_CONCURRENT", String(maxConcurrent)] as const])
+    ...(maxConcurrent === undefined ? [] : [["MAX_CONCURRENT", String(maxConcurrent)] as const]),
+    ["MAX_CONCURRENT_PER_MODEL", maxConcurrentPerModel === undefined ? "none" : String(maxConcurrentPerModel)]
   ]
   const prefix = `DREAM_TEAM_${id.toUpperCase().replaceAll("-", "_")}`
   return settings.map(([name, value]) => [`${prefix}_${name}`, value])
@@ -199,7 +210,13 @@ const identities = {
     wire: "openai-chat",
     dialect: "synthetic",
     models: ["hf:zai-org/GLM-5.2", "hf:zai-org/GLM-4.7-Flash", "hf:moonshotai/Kimi-K3", "hf:openai/gpt-oss-120b"],
-    contextWindow: 200_000
+    contextWindow: 200_000,
+    prices: {
+      "hf:zai-org/GLM-5.2": { input: 1.4, output: 4.4 },
+      "hf:zai-org/GLM-4.7-Flash": { input: 0.1, output: 0.5 },
+      "hf:moonshotai/Kimi-K3": { input: 3, output: 15 },
+      "hf:openai/gpt-oss-120b": { input: 0.1, output: 0.1 }
+    }
   }
 } as const
 
@@ -256,7 +273,13 @@ export class Simulator extends Context.Tag("dream-team/Simulator")<Simulator, Ru
         answerTokens: spread(160, 0.5)
       }),
       synthetic: described("synthetic", {
-        limits: { requests: [{ limit: 500, windowMs: 18_000_000 }], maxConcurrent: 1 },
+        limits: {
+          requests: [{ limit: 500, windowMs: 18_000_000 }],
+          credits: [{ limitUsd: 24, windowMs: 604_800_000 }],
+          tokensCounted: "actual",
+          maxConcurrentPerModel: 1,
+          models: { "hf:zai-org/GLM-4.7-Flash": { requestCost: 0.1 } }
+        },
         latency: { firstTokenMs: spread(700, 0.5), tokenMs: spread(14, 0.3) },
         answerTokens: spread(180, 0.5)
       })

@@ -6,11 +6,14 @@ import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { Cause, Context, Effect, Layer, Predicate } from "effect"
 import { Settings } from "./Settings.js"
 import { tasks } from "./Sql/0001_tasks.js"
+import { resources } from "./Sql/0002_resources.js"
+import { routing } from "./Sql/0003_routing.js"
+import { drains } from "./Sql/0004_drains.js"
 import { DatabaseUnavailable, explain, locate, own } from "./Sql/Ownership.js"
 
 export { DatabaseUnavailable } from "./Sql/Ownership.js"
 
-const migrations = { "0001_tasks": tasks }
+const migrations = { "0001_tasks": tasks, "0002_resources": resources, "0003_routing": routing, "0004_drains": drains }
 const newest = Object.keys(migrations).length
 const migrationsTable = "dream_team_migrations"
 

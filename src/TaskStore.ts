@@ -104,12 +104,18 @@ export interface AttemptEnd {
     | { readonly _tag: "Failed"; readonly failure: FailureView }
     /** Cut by our own shutdown. */
     | { readonly _tag: "Interrupted" }
-    /** Cut by a cancel or the task's deadline. */
+    /** Cut by a cancel, the task's deadline, or the faster answer of another attempt. */
     | { readonly _tag: "Ignored" }
 }
 
 export type TaskEnd =
-  | { readonly _tag: "Succeeded"; readonly attempt: Option.Option<AttemptEnd>; readonly result: TaskResult }
+  | {
+      readonly _tag: "Succeeded"
+      readonly attempt: Option.Option<AttemptEnd>
+      /** Attempts that ended because that one was faster. */
+      readonly others?: ReadonlyArray<AttemptEnd> | undefined
+      readonly result: TaskResult
+    }
   | { readonly _tag: "Failed"; readonly error: TaskError }
 
 export interface ListQuery {
@@ -489,12 +495,14 @@ const make = Effect.gen(function* () {
       end._tag === "Succeeded"
         ? {
             update: sql`
-              UPDATE tasks SET state = 'succeeded', result = ${JSON.stringify(end.result)}, claim_epoch = NULL,
-                updated_at = ${now}, finished_at = ${now}
+              UPDATE tasks SET state = 'succeeded', result = ${JSON.stringify(end.result)},
+                platform = ${end.result.platform}, claim_epoch = NULL, updated_at = ${now}, finished_at = ${now}
               WHERE ${ownedBy(claim)} RETURNING id`,
             follow: Effect.gen(function* () {
-              const ended = Option.isSome(end.attempt) ? yield* endAttempt(claim.id, now, end.attempt.value) : []
-              yield* record(claim.id, now, ...ended, { type: "task.succeeded", platform: end.result.platform })
+              const ended = yield* Effect.forEach([...Option.toArray(end.attempt), ...(end.others ?? [])], (attempt) =>
+                endAttempt(claim.id, now, attempt)
+              )
+              yield* record(claim.id, now, ...ended.flat(), { type: "task.succeeded", platform: end.result.platform })
             })
           }
         : {

@@ -1,12 +1,14 @@
-import { Array as Arr, Clock, Context, Effect, Either, Layer } from "effect"
+import { Array as Arr, Clock, Context, Effect, Either, Layer, Schema } from "effect"
 import { AgentRouter, type Route } from "./AgentRouter.js"
-import { type FieldProblem, TaskRefused } from "./Domain/ApiError.js"
+import { type FieldProblem, RateLimited, ServiceUnavailable, TaskRefused } from "./Domain/ApiError.js"
 import { type Call, estimateInputTokens, type Message } from "./Domain/Call.js"
+import type { LeaseUnavailable } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
-import type { Capability, PlatformId } from "./Domain/Platform.js"
-import type { Priority, TaskSubmission, TaskType } from "./Domain/Task.js"
+import { type Capability, ModelClass, type PlatformId } from "./Domain/Platform.js"
+import type { Priority, TaskSubmission, TaskType, TenantId } from "./Domain/Task.js"
 import { epochMsOf } from "./Domain/Time.js"
 import { Platforms } from "./Platforms.js"
+import { ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
 
 /** A submission with its defaults filled in and the call it makes. */
@@ -42,6 +44,8 @@ const capabilitiesOf = (submission: TaskSubmission): ReadonlyArray<Capability> =
   return Arr.dedupe([...(submission.requires ?? []), ...shown])
 }
 
+const isClass = Schema.is(ModelClass)
+
 /** Each demand that may leave nobody, the field it comes from, and the requirement without it. */
 const relaxations = (
   requirement: Requirement
@@ -53,8 +57,15 @@ const relaxations = (
   },
   {
     field: "model",
-    problem: `no platform that could serve the task has the model ${requirement.model}`,
+    problem: isClass(requirement.model)
+      ? `no platform that could serve the task has a model of the class ${requirement.model}`
+      : `no platform that could serve the task has the model ${requirement.model}`,
     without: { ...requirement, model: undefined }
+  },
+  {
+    field: "maxCostUsd",
+    problem: "the task may cost more than that on every platform that could serve it, or its price is unknown",
+    without: { ...requirement, maxCostUsd: undefined }
   },
   {
     field: "requires",
@@ -73,103 +84,151 @@ const relaxations = (
   }
 ]
 
-/** Refuses before the queue what cannot work: empty, impossible deadline, nobody capable; each with its reason. */
+/**
+ * Refuses a task that cannot start before its deadline, and says when to try again; not where a platform that is out may
+ * be back at any moment, because the task may wait for that.
+ */
+const refuseTooLate = (
+  { earliestAt, message, reasons }: LeaseUnavailable,
+  now: number
+): Effect.Effect<void, RateLimited | ServiceUnavailable> => {
+  const instants = reasons.flatMap(({ earliestAt }) => earliestAt ?? [])
+  const limited = reasons.every(({ kind }) => kind === "limit")
+  if (limited && instants.length === reasons.length && Arr.isNonEmptyArray(instants)) {
+    return new RateLimited({ message, reasons, retryAfterMs: Math.max(0, Math.min(...instants) - now) })
+  }
+  return reasons.every(({ earliestAt, kind }) => kind === "limit" || earliestAt !== undefined)
+    ? new ServiceUnavailable({
+        message,
+        reasons,
+        retryAfterMs: earliestAt === undefined ? undefined : Math.max(0, earliestAt - now)
+      })
+    : Effect.void
+}
+
+/**
+ * Refuses before the queue what cannot work: empty, impossible deadline, nobody capable, or no start before the deadline
+ * however things go; each with its reason.
+ */
 export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
   TaskValidator,
   {
-    readonly validate: (submission: TaskSubmission) => Effect.Effect<ValidTask, TaskRefused>
+    readonly validate: (
+      submission: TaskSubmission,
+      tenant: TenantId
+    ) => Effect.Effect<ValidTask, TaskRefused | RateLimited | ServiceUnavailable>
   }
 >() {
-  static readonly layer: Layer.Layer<TaskValidator, never, AgentRouter | Platforms | Settings> = Layer.effect(
-    TaskValidator,
-    Effect.gen(function* () {
-      const router = yield* AgentRouter
-      const platforms = yield* Platforms
-      const settings = yield* Settings
+  static readonly layer: Layer.Layer<TaskValidator, never, AgentRouter | Platforms | ResourceManager | Settings> =
+    Layer.effect(
+      TaskValidator,
+      Effect.gen(function* () {
+        const router = yield* AgentRouter
+        const platforms = yield* Platforms
+        const resources = yield* ResourceManager
+        const settings = yield* Settings
 
-      const unknownPlatform = (id: PlatformId): string => {
-        const absent = settings.absent.find((platform) => platform.id === id)
-        const known = platforms.all.map((platform) => platform.id).join(", ")
-        return absent === undefined
-          ? `no platform ${id} is configured; there are: ${known}`
-          : `the platform ${id} is left out: ${absent.reason}`
-      }
-
-      const isKnown = (id: PlatformId): boolean => platforms.all.some((platform) => platform.id === id)
-
-      const deadlineOf = (deadline: TaskSubmission["deadline"], now: number): number => {
-        switch (typeof deadline) {
-          case "string":
-            return epochMsOf(deadline)
-          case "number":
-            return now + deadline * 1_000
-          default:
-            return now + settings.tasks.deadlineMs
+        const unknownPlatform = (id: PlatformId): string => {
+          const absent = settings.absent.find((platform) => platform.id === id)
+          const known = platforms.all.map((platform) => platform.id).join(", ")
+          return absent === undefined
+            ? `no platform ${id} is configured; there are: ${known}`
+            : `the platform ${id} is left out: ${absent.reason}`
         }
-      }
 
-      const staticProblems = (submission: TaskSubmission, deadline: number, now: number): Array<FieldProblem> => {
-        const problems: Array<FieldProblem> = []
-        if (submission.prompt.trim() === "") problems.push({ field: "prompt", problem: "it is empty" })
-        if (deadline <= now) problems.push({ field: "deadline", problem: "it lies in the past" })
-        if (deadline > now + maxDeadlineMs) {
-          problems.push({ field: "deadline", problem: "it lies more than ten years ahead" })
-        }
-        const { platform, deny = [] } = submission
-        if (platform !== undefined && !isKnown(platform)) {
-          problems.push({ field: "platform", problem: unknownPlatform(platform) })
-        }
-        deny.forEach((id, index) => {
-          // One that is left out may be denied all the same: the task means it for whatever is configured.
-          if (!isKnown(id) && !settings.absent.some((absent) => absent.id === id)) {
-            problems.push({ field: `deny.${index}`, problem: unknownPlatform(id) })
+        const isKnown = (id: PlatformId): boolean => platforms.all.some((platform) => platform.id === id)
+
+        const deadlineOf = (deadline: TaskSubmission["deadline"], now: number): number => {
+          switch (typeof deadline) {
+            case "string":
+              return epochMsOf(deadline)
+            case "number":
+              return now + deadline * 1_000
+            default:
+              return now + settings.tasks.deadlineMs
           }
-        })
-        if (platform !== undefined && deny.includes(platform)) {
-          problems.push({ field: "deny", problem: `it denies ${platform}, the one platform the task asks for` })
         }
-        return problems
-      }
 
-      const validate = Effect.fn("TaskValidator.validate")(function* (submission: TaskSubmission) {
-        const now = yield* Clock.currentTimeMillis
-        const deadline = Math.round(deadlineOf(submission.deadline, now))
-        const problems = staticProblems(submission, deadline, now)
-        if (Arr.isNonEmptyArray(problems)) {
-          return yield* new TaskRefused({
-            message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
-            problems,
-            reasons: []
+        const staticProblems = (submission: TaskSubmission, deadline: number, now: number): Array<FieldProblem> => {
+          const problems: Array<FieldProblem> = []
+          if (submission.prompt.trim() === "") problems.push({ field: "prompt", problem: "it is empty" })
+          if (deadline <= now) problems.push({ field: "deadline", problem: "it lies in the past" })
+          if (deadline > now + maxDeadlineMs) {
+            problems.push({ field: "deadline", problem: "it lies more than ten years ahead" })
+          }
+          const { platform, deny = [] } = submission
+          if (platform !== undefined && !isKnown(platform)) {
+            problems.push({ field: "platform", problem: unknownPlatform(platform) })
+          }
+          deny.forEach((id, index) => {
+            // One that is left out may be denied all the same: the task means it for whatever is configured.
+            if (!isKnown(id) && !settings.absent.some((absent) => absent.id === id)) {
+              problems.push({ field: `deny.${index}`, problem: unknownPlatform(id) })
+            }
           })
+          if (platform !== undefined && deny.includes(platform)) {
+            problems.push({ field: "deny", problem: `it denies ${platform}, the one platform the task asks for` })
+          }
+          return problems
         }
-        const type = submission.type ?? "question-answering"
-        const maxOutputTokens = submission.maxOutputTokens ?? settings.tasks.maxOutputTokens
-        const call = callOf(submission, maxOutputTokens)
-        const requirement: Requirement = {
-          capabilities: capabilitiesOf(submission),
-          contextTokens: estimateInputTokens(call) + maxOutputTokens,
-          model: submission.model,
-          platform: submission.platform,
-          deny: submission.deny
-        }
-        const route = yield* Effect.catchTag(
-          router.route(requirement, type),
-          "NoCapablePlatform",
-          Effect.fnUntraced(function* ({ message, reasons }) {
-            const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
-              Effect.map(Effect.either(router.route(without, type)), Either.isRight)
-            )
+
+        const validate = Effect.fn("TaskValidator.validate")(function* (submission: TaskSubmission, tenant: TenantId) {
+          const now = yield* Clock.currentTimeMillis
+          const deadline = Math.round(deadlineOf(submission.deadline, now))
+          const problems = staticProblems(submission, deadline, now)
+          if (Arr.isNonEmptyArray(problems)) {
             return yield* new TaskRefused({
-              message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
-              problems: helped.map(({ field, problem }) => ({ field, problem })),
-              reasons
+              message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
+              problems,
+              reasons: []
             })
-          })
-        )
-        return { type, priority: submission.priority ?? "MEDIUM", call, requirement, route, deadline }
-      })
+          }
+          const type = submission.type ?? "question-answering"
+          const priority = submission.priority ?? "MEDIUM"
+          const maxOutputTokens = submission.maxOutputTokens ?? settings.tasks.maxOutputTokens
+          const call = callOf(submission, maxOutputTokens)
+          const inputTokens = estimateInputTokens(call)
+          const requirement: Requirement = {
+            capabilities: capabilitiesOf(submission),
+            contextTokens: inputTokens + maxOutputTokens,
+            inputTokens,
+            outputTokens: maxOutputTokens,
+            model: submission.model,
+            platform: submission.platform,
+            deny: submission.deny,
+            policy: submission.policy,
+            // one tenant's key says nothing of another's
+            affinityKey: submission.affinityKey === undefined ? undefined : `${tenant}/${submission.affinityKey}`,
+            maxCostUsd: submission.maxCostUsd
+          }
+          const route = yield* Effect.catchTag(
+            router.route(requirement, type),
+            "NoCapablePlatform",
+            Effect.fnUntraced(function* ({ message, reasons }) {
+              const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
+                Effect.map(Effect.either(router.route(without, type)), Either.isRight)
+              )
+              return yield* new TaskRefused({
+                message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
+                problems: helped.map(({ field, problem }) => ({ field, problem })),
+                reasons
+              })
+            })
+          )
+          yield* resources
+            .forecast({
+              candidates: route.candidates,
+              tokens: { input: inputTokens, maxOutput: maxOutputTokens },
+              type,
+              priority,
+              tenant,
+              maxWaitMs: deadline - now
+            })
+            .pipe(Effect.catchTag("LeaseUnavailable", (unavailable) => refuseTooLate(unavailable, now)))
+          return { type, priority, call, requirement, route, deadline }
+        })
 
-      return { validate }
-    })
-  )
+        return { validate }
+      })
+    )
 }

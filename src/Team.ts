@@ -5,7 +5,7 @@ import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark } from "./Benchmark.js"
 import { Coordinator } from "./Coordinator.js"
 import { Delegation } from "./Delegation.js"
-import type { ServiceUnavailable } from "./Domain/ApiError.js"
+import { ServiceUnavailable } from "./Domain/ApiError.js"
 import { Events } from "./Events.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { Platforms } from "./Platforms.js"
@@ -33,9 +33,14 @@ const layerWithPlatforms: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavail
   Coordinator.layer.pipe(
     Layer.provideMerge(Delegation.layer),
     Layer.provideMerge(TaskValidator.layer),
-    Layer.provideMerge(AgentRouter.layer),
+    Layer.provideMerge(AgentRouter.layerStored),
     Layer.provideMerge(PlatformDetector.layer),
-    Layer.provideMerge(ResourceManager.layer),
+    Layer.provideMerge(
+      Layer.mapError(
+        ResourceManager.layerStored,
+        (failed) => new ServiceUnavailable({ message: `The limits' books cannot be read: ${failed.message}` })
+      )
+    ),
     Layer.provideMerge(Benchmark.layer),
     Layer.provideMerge(TaskStore.layer),
     Layer.provideMerge(Events.layer),

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { AgentRouter } from "../src/AgentRouter.js"
+import { Benchmark } from "../src/Benchmark.js"
 import type { Requirement } from "../src/Domain/Lease.js"
 import { PlatformId } from "../src/Domain/Platform.js"
 import { Settings } from "../src/Settings.js"
@@ -27,7 +28,7 @@ const team: ReadonlyArray<Testing.Script> = [
 
 const layerOf = (scripts: ReadonlyArray<Testing.Script>) =>
   AgentRouter.layer.pipe(
-    Layer.provide(Testing.platforms(scripts)),
+    Layer.provide([Benchmark.layer, Testing.platforms(scripts)]),
     Layer.provide(
       Settings.layer(
         Testing.settings(scripts, { absent: [{ id: PlatformId.make("gemini"), reason: "it has no API key" }] })
@@ -53,9 +54,9 @@ describe("AgentRouter", () => {
       const { route } = yield* AgentRouter
       const { candidates, excluded } = yield* route(need(), "analysis")
       assert.deepStrictEqual(candidates, [
-        { platform: PlatformId.make("heavy"), model: "heavy-model", weight: 1.5 },
-        { platform: PlatformId.make("small"), model: "small-model", weight: 0.9 },
-        { platform: PlatformId.make("large"), model: "large-model", weight: 0.6 }
+        { platform: PlatformId.make("heavy"), model: "heavy-model", weight: 1.5, suitability: 0.5, quality: 1 },
+        { platform: PlatformId.make("small"), model: "small-model", weight: 0.9, suitability: 0.9, quality: 1 },
+        { platform: PlatformId.make("large"), model: "large-model", weight: 0.6, suitability: 0.6, quality: 1 }
       ])
       assert.deepStrictEqual(excluded, [])
     }).pipe(Effect.provide(layerOf(team)))

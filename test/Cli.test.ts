@@ -73,7 +73,11 @@ describe("the command line", () => {
         [["demo", "--tasks"], "dream-team demo: --tasks needs a value."],
         [["demo", "--tasks=", "--json"], "dream-team demo: --tasks needs a value."],
         [["submit", "why", "--wait", "--type"], "dream-team submit: --type needs a value."],
-        [["help"], "unknown command 'help'. Did you mean '--help'?"]
+        [["help"], "unknown command 'help'. Did you mean '--help'?"],
+        [["route", "why"], "'dream-team route' only explains a choice, it makes none: say --dry-run."],
+        [["submit", "why", "--dry-run", "--wait"], "--dry-run submits nothing, so there is nothing to --wait for"],
+        [["submit", "why", "--max-cost-usd", "0"], "--max-cost-usd must be a number greater than 0, not '0'."],
+        [["submit", "why", "--policy", "chepest"], "not 'chepest'. Did you mean 'cheapest'?"]
       ]
       for (const [args, message] of expected) {
         const error = yield* refused(...args)

@@ -5,7 +5,15 @@ import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, type Redacted, Ref, Scope, Stream, TestClock } from "effect"
 import * as Client from "../src/Client.js"
-import { Conflict, InvalidRequest, NotFound, TaskRefused, Unauthorized } from "../src/Domain/ApiError.js"
+import {
+  Conflict,
+  InvalidRequest,
+  NotFound,
+  RateLimited,
+  ServiceUnavailable,
+  TaskRefused,
+  Unauthorized
+} from "../src/Domain/ApiError.js"
 import { PlatformId } from "../src/Domain/Platform.js"
 import type { Task } from "../src/Domain/Task.js"
 import { Http } from "../src/Http.js"
@@ -69,6 +77,14 @@ describe("the typed client", () => {
       assert.strictEqual((yield* client.platforms.get(codex)).status, "available")
       assert.strictEqual((yield* client.platforms.check(codex)).status, "degraded")
       assert.strictEqual((yield* client.resources.show({})).queue.MEDIUM.depth, 1)
+      const payload = { limits: { burst: null } }
+      assert.strictEqual((yield* client.resources.patch({ ...codex, payload })).platform, "codex")
+      const { events, next } = yield* client.resources.history({ ...codex, urlParams: { limit: 1 } })
+      assert.deepStrictEqual(
+        events.map(({ at, type }) => [at, type]),
+        [[Date.parse("2026-11-22T12:00:00Z"), "limits.changed"]]
+      )
+      assert.isUndefined(next)
       assert.strictEqual((yield* client.health.live({})).status, "live")
       assert.strictEqual((yield* client.health.ready({})).status, "ready")
     })
@@ -96,6 +112,45 @@ describe("the typed client", () => {
       const conflict = yield* Effect.flip(alice.tasks.retry({ path: { id: idOf(1) } }))
       assert.instanceOf(conflict, Conflict)
       assert.strictEqual(conflict.message, "The task is queued")
+    })
+  )
+
+  it.scopedLive("previews a task without submitting it, and is refused alike", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start()
+      const client = yield* overFetch(url)
+      const preview = yield* client.tasks.preview({ prompt: "x", type: "testing" })
+      assert.deepInclude(preview, { accepted: true, type: "testing", choice: PlatformId.make("codex") })
+      assert.strictEqual(preview.deadline, Date.parse("2026-11-23T12:00:00Z"))
+      assert.lengthOf((yield* client.tasks.list({ urlParams: {} })).tasks, 0)
+      assert.instanceOf(yield* Effect.flip(client.tasks.preview({ prompt: "" })), TaskRefused)
+    })
+  )
+
+  it.scopedLive("asks once where a task comes too late, and gives back when it could start", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const { url } = yield* start({}, (service) => ({
+        ...service,
+        submit: (...args) =>
+          Effect.zipRight(
+            Effect.sync(() => asked++),
+            service.submit(...args)
+          )
+      }))
+      const client = yield* overFetch(url)
+      const submit = (priority: "HIGH" | "LOW") =>
+        Effect.flip(client.tasks.submit({ payload: { prompt: "too late", priority }, headers: {} }))
+      const limited = yield* submit("HIGH")
+      assert.instanceOf(limited, RateLimited)
+      assert.include(limited, { message: "The limits are used up", retryAfterMs: 61_500 })
+      const earliestAt = Date.parse("2026-11-22T12:01:01.500Z")
+      const reasons = [{ platform: PlatformId.make("codex"), reason: "it is used up", earliestAt }]
+      assert.deepStrictEqual(limited._tag === "RateLimited" ? limited.reasons : [], reasons)
+      const shutOff = yield* submit("LOW")
+      assert.instanceOf(shutOff, ServiceUnavailable)
+      assert.deepStrictEqual(shutOff._tag === "ServiceUnavailable" ? shutOff.reasons : [], reasons)
+      assert.strictEqual(asked, 2)
     })
   )
 

@@ -52,6 +52,7 @@ const request = <E = never>(journal: Journal<E>, over: Partial<DelegationRequest
   priority: "MEDIUM",
   tenant: TenantId.make("local"),
   deadline: 600_000,
+  id: "task",
   attemptsMade: 0,
   attemptsSpent: 0,
   maxWaitMs: 600_000,
@@ -123,13 +124,24 @@ describe("Delegation", () => {
               ...where,
               at: 0,
               decision: {
-                candidates: [{ platform: id("codex"), model: "codex-model", weight: 0.5 }],
+                candidates: [
+                  {
+                    platform: id("codex"),
+                    model: "codex-model",
+                    weight: 0.5,
+                    suitability: 0.5,
+                    quality: 1,
+                    free: true
+                  }
+                ],
                 excluded: [
                   {
                     platform: id("gemini"),
                     reason: "its context window of 10 tokens is smaller than the 200 the call may need"
                   }
                 ],
+                chosen: id("codex"),
+                policy: "balanced",
                 waitedMs: 0
               }
             }

@@ -3,7 +3,7 @@ import { Deferred, Effect, Exit, Fiber, Layer, Scope, Tracer } from "effect"
 import { ServiceUnavailable } from "../src/Domain/ApiError.js"
 import { CannotListen, Http, UnprotectedAddress } from "../src/Http.js"
 import { concerns, idOf, keys, makeCoordinator } from "./Http/scripted.js"
-import { ask, converse, dial, eventually, post, raw, rawBody, start } from "./Http/server.js"
+import { ask, converse, dial, eventually, patch, post, raw, rawBody, start } from "./Http/server.js"
 
 const errorOf = (body: unknown): { type: string; message: string; details: Record<string, unknown> } => {
   assert.hasAllKeys(body, ["error"])
@@ -89,7 +89,186 @@ describe("tasks", () => {
   )
 })
 
+describe("tasks that cannot start before their deadline", () => {
+  it.scopedLive("are refused with each platform's reason and when to come again", () =>
+    Effect.gen(function* () {
+      const { url, scripted } = yield* start()
+      const limited = yield* post(`${url}/v1/tasks`, { prompt: "too late" })
+      assert.strictEqual(limited.status, 429)
+      assert.strictEqual(limited.headers.get("retry-after"), "62")
+      const reasons = [{ platform: "codex", reason: "it is used up", earliestAt: "2026-11-22T12:01:01.500Z" }]
+      assert.deepStrictEqual(errorOf(limited.body), {
+        type: "rate-limited",
+        message: "The limits are used up",
+        details: { reasons, retryAfterMs: 61_500 }
+      })
+      const shutOff = yield* post(`${url}/v1/tasks`, { prompt: "too late", priority: "LOW" })
+      assert.strictEqual(shutOff.status, 503)
+      assert.strictEqual(shutOff.headers.get("retry-after"), "1")
+      assert.deepStrictEqual(errorOf(shutOff.body), {
+        type: "service-unavailable",
+        message: "It is shut off",
+        details: { reasons }
+      })
+      assert.lengthOf(yield* scripted.tasks, 0)
+    })
+  )
+})
+
+describe("a service that holds as much as it may", () => {
+  const limits = { maxBodyBytes: 1_000, maxHeldBytes: 1_500 }
+  const upload = (length: number) =>
+    `POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`
+  const heldBy = (url: string) =>
+    Effect.map(ask(`${url}/v1/resources`), ({ body }): number => Object(body).admission.bytes)
+
+  it.scopedLive("says so before it reads a body, while a slow upload holds its bytes, and takes more after it", () =>
+    Effect.gen(function* () {
+      const { url, port, scripted } = yield* start(limits)
+      const text = JSON.stringify({ prompt: "x".repeat(800) })
+      const slow = yield* dial(port)
+      slow.write(upload(text.length))
+      slow.write(text.slice(0, 100))
+      yield* eventually(heldBy(url), (bytes) => bytes === text.length)
+
+      const refused = yield* post(`${url}/v1/tasks`, { prompt: "y".repeat(800) })
+      assert.strictEqual(refused.status, 503)
+      assert.strictEqual(refused.headers.get("retry-after"), "2")
+      assert.deepStrictEqual(errorOf(refused.body), {
+        type: "overloaded",
+        message: "The service is full",
+        details: { retryAfterMs: 1_500 }
+      })
+      // The answer does not wait for the body, not even for its first byte.
+      const unsent = yield* raw(port, [upload(900)], /\}\}\}$/)
+      assert.match(unsent, /^HTTP\/1.1 503 /)
+      // Of unknown length, it may be as long as any.
+      const chunked = yield* raw(
+        port,
+        [
+          "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        ],
+        /\}\}\}$/
+      )
+      assert.match(chunked, /^HTTP\/1.1 503 /)
+      assert.strictEqual((yield* patch(`${url}/v1/platforms/codex`, `${" ".repeat(900)}{"limits":null}`)).status, 503)
+      assert.lengthOf(yield* scripted.tasks, 0)
+
+      // What is small, or has no body, goes on as ever.
+      assert.strictEqual((yield* post(`${url}/v1/tasks`, { prompt: "small" })).status, 202)
+      assert.strictEqual((yield* ask(`${url}/v1/tasks`)).status, 200)
+
+      const answered = yield* converse(slow, [text.slice(100)], /\}$/)
+      assert.match(answered, /^HTTP\/1.1 202 /)
+      yield* eventually(heldBy(url), (bytes) => bytes === 0)
+      assert.strictEqual((yield* post(`${url}/v1/tasks`, { prompt: "y".repeat(800) })).status, 202)
+      assert.lengthOf(yield* scripted.tasks, 3)
+    })
+  )
+
+  it.scopedLive("gives the bytes back whatever a request ends in", () =>
+    Effect.gen(function* () {
+      const { url, port } = yield* start(limits, (service) => ({
+        ...service,
+        submit: () => Effect.die(new Error("it broke"))
+      }))
+      assert.strictEqual((yield* post(`${url}/v1/tasks`, { prompt: "x" })).status, 500)
+      assert.strictEqual((yield* post(`${url}/v1/tasks`, "{")).status, 400)
+      assert.strictEqual((yield* post(`${url}/v1/tasks`, { prompt: "x".repeat(2_000) })).status, 413)
+      const gone = yield* dial(port)
+      gone.write(upload(900))
+      yield* eventually(heldBy(url), (bytes) => bytes === 900)
+      gone.destroy()
+      yield* eventually(heldBy(url), (bytes) => bytes === 0)
+    })
+  )
+
+  it.scopedLive("holds nothing for requests that get in by no key", () =>
+    Effect.gen(function* () {
+      const { url, port } = yield* start({ ...limits, apiKeys: [keys.alice] })
+      const strangers = yield* Effect.all(Array.from({ length: 3 }, () => dial(port)))
+      for (const stranger of strangers) stranger.write(upload(900))
+      const own = { "x-api-key": "alice-secret-key" }
+      assert.strictEqual((yield* post(`${url}/v1/tasks`, { prompt: "x".repeat(900) }, own)).status, 202)
+      for (const stranger of strangers) stranger.destroy()
+    })
+  )
+})
+
 describe("platforms and resources", () => {
+  it.scopedLive("take changes of limits, which are the platform's history", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start({ apiKeys: [keys.alice, keys.bob] })
+      const change = (body: unknown, key = "alice-secret-key") =>
+        patch(`${url}/v1/platforms/codex`, body, { "x-api-key": key })
+      const changed = yield* change({ limits: { requestsPerMinute: 5, burst: null } })
+      assert.strictEqual(changed.status, 200)
+      assert.include(changed.body, { platform: "codex" })
+      assert.strictEqual(Object(changed.body).buckets[0].nextRefillAt, "2026-11-22T12:00:01.000Z")
+      yield* change({ limits: null }, "bob-secret-key")
+      yield* change({ limits: { adapt: true } })
+
+      const history = (query: string) =>
+        ask(`${url}/v1/platforms/codex/history${query}`, { headers: { "x-api-key": "bob-secret-key" } })
+      const at = "2026-11-22T12:00:00.000Z"
+      const common = { platform: "codex", at, type: "limits.changed" }
+      const first = { ...common, id: 1, tenant: "alice", limits: { requestsPerMinute: 5, burst: null } }
+      const second = { ...common, id: 2, tenant: "bob", limits: null }
+      const third = { ...common, id: 3, tenant: "alice", limits: { adapt: true } }
+      assert.deepStrictEqual((yield* history("")).body, { events: [third, second, first] })
+      assert.deepStrictEqual((yield* history("?limit=2")).body, { events: [third, second], next: 2 })
+      assert.deepStrictEqual((yield* history("?limit=2&before=2")).body, { events: [first] })
+      assert.deepStrictEqual((yield* history("?before=1")).body, { events: [] })
+    })
+  )
+
+  it.scopedLive("refuse changes and pages that cannot be, naming the field", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start({ maxBodyBytes: 100_000 })
+      const problemsOf = (body: unknown) => {
+        const { details, type } = errorOf(body)
+        assert.strictEqual(type, "invalid-request")
+        return Object(details.problems).map(({ field }: { field: string }) => field)
+      }
+      const codex = `${url}/v1/platforms/codex`
+      for (const [body, fields] of [
+        [
+          { limits: { requestsPerMinute: 0, surprise: 1 }, other: true },
+          ["limits.requestsPerMinute", "limits.surprise", "other"]
+        ],
+        [{ limits: { maxConcurrent: null } }, ["limits.maxConcurrent"]],
+        [{ exhausted: true }, ["exhausted"]],
+        // Only the resource manager knows that this is too much.
+        [{ limits: { burst: 101 } }, ["limits.burst"]],
+        ["{", []],
+        ["[]", [""]]
+      ] as const) {
+        const wrong = yield* patch(codex, body)
+        assert.strictEqual(wrong.status, 400)
+        assert.sameMembers(problemsOf(wrong.body), [...fields])
+      }
+      assert.strictEqual((yield* patch(codex, { limits: null }, { "content-type": "text/plain" })).status, 415)
+      assert.strictEqual((yield* patch(codex, { limits: null, x: "y".repeat(200_000) })).status, 413)
+      const many = Object.fromEntries(Array.from({ length: 5_000 }, (_, index) => [`f${index}`, 1]))
+      assert.lengthOf(problemsOf((yield* patch(codex, many)).body), 1)
+
+      const page = yield* ask(`${codex}/history?limit=201&before=x&colour=red`)
+      assert.sameMembers(problemsOf(page.body), ["limit", "before", "colour"])
+
+      const failed = yield* patch(codex, {})
+      assert.deepStrictEqual([failed.status, errorOf(failed.body).type], [503, "service-unavailable"])
+      assert.notInclude(JSON.stringify(failed.body), "secret")
+
+      for (const missing of [
+        yield* patch(`${url}/v1/platforms/nobody`, { limits: null }),
+        yield* ask(`${url}/v1/platforms/nobody/history`)
+      ]) {
+        assert.strictEqual(missing.status, 404)
+        assert.strictEqual(errorOf(missing.body).message, "There is no platform nobody, only codex")
+      }
+    })
+  )
+
   it.scopedLive("are shown and checked", () =>
     Effect.gen(function* () {
       const { url } = yield* start()
@@ -204,7 +383,8 @@ describe("requests that are wrong", () => {
         ["GET", `/v1/tasks/${idOf(1)}/retry`, "POST"],
         ["POST", "/v1/resources/", "GET, HEAD"],
         ["DELETE", "/openapi.json?x=1", "GET, HEAD"],
-        ["OPTIONS", "/v1/platforms/codex", "GET, HEAD"]
+        ["OPTIONS", "/v1/platforms/codex", "GET, HEAD, PATCH"],
+        ["POST", "/v1/platforms/codex/history", "GET, HEAD"]
       ] as const) {
         const wrong = yield* ask(`${url}${path}`, { method })
         assert.deepStrictEqual([wrong.status, errorOf(wrong.body).type], [405, "method-not-allowed"], path)
@@ -390,6 +570,8 @@ describe("doors without API keys", () => {
         assert.deepStrictEqual([foreign.status, errorOf(foreign.body).type], [403, "forbidden"], origin)
         const removal = yield* ask(`${url}/v1/tasks/${idOf(1)}`, { method: "DELETE", headers: { origin } })
         assert.strictEqual(removal.status, 403)
+        const change = yield* patch(`${url}/v1/platforms/codex`, { limits: null }, { origin })
+        assert.strictEqual(change.status, 403)
       }
       assert.lengthOf(yield* scripted.tasks, 0)
       const own = yield* post(`${url}/v1/tasks`, { prompt: "x" }, { origin: url })
@@ -444,6 +626,8 @@ describe("doors with API keys", () => {
         ["GET", "/v1/platforms"],
         ["GET", "/v1/platforms/codex"],
         ["POST", "/v1/platforms/codex/check"],
+        ["PATCH", "/v1/platforms/codex"],
+        ["GET", "/v1/platforms/codex/history"],
         ["GET", "/v1/resources"],
         ["GET", "/health/ready"]
       ] as const) {
@@ -547,7 +731,9 @@ describe("the description", () => {
         "GET /v1/tasks/{id}/events",
         "GET /v1/platforms",
         "GET /v1/platforms/{id}",
+        "PATCH /v1/platforms/{id}",
         "POST /v1/platforms/{id}/check",
+        "GET /v1/platforms/{id}/history",
         "GET /v1/resources",
         "GET /health/live",
         "GET /health/ready"
@@ -576,10 +762,18 @@ describe("the description", () => {
         "413",
         "415",
         "422",
+        "429",
         "500",
         "503"
       ])
       assert.property(submitted.responses["202"].headers, "Location")
+      assert.property(submitted.responses["429"].headers, "Retry-After")
+      assert.property(submitted.responses["503"].headers, "Retry-After")
+      const changed = spec.paths["/v1/platforms/{id}"].patch
+      assert.includeMembers(Object.keys(changed.responses), ["200", "400", "404", "413", "415", "503"])
+      assert.deepStrictEqual(changed.requestBody.content["application/json"].schema, {
+        $ref: "#/components/schemas/PlatformPatch"
+      })
       const text = JSON.stringify(spec)
       assert.notInclude(text, "HttpApiDecodeError")
       for (const [, name] of text.matchAll(/"#\/components\/schemas\/([^"]+)"/g)) {

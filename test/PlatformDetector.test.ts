@@ -1,10 +1,24 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Fiber, Layer, Option, Random, type Scope, Stream, TestClock } from "effect"
+import {
+  Chunk,
+  Deferred,
+  Effect,
+  Fiber,
+  Layer,
+  Option,
+  Random,
+  type Scope,
+  Stream,
+  Supervisor,
+  TestClock
+} from "effect"
 import { Benchmark } from "../src/Benchmark.js"
+import type { LimitReading } from "../src/Domain/Call.js"
 import type { AttemptFailure } from "../src/Domain/Failure.js"
 import { PlatformId } from "../src/Domain/Platform.js"
+import { TenantId } from "../src/Domain/Task.js"
 import { PlatformDetector } from "../src/PlatformDetector.js"
-import { Platforms } from "../src/Platforms.js"
+import { type PlatformClient, Platforms } from "../src/Platforms.js"
 import { Settings } from "../src/Settings.js"
 import * as Testing from "../src/Testing.js"
 import * as ScriptedResources from "./Delegation/scriptedResources.js"
@@ -33,6 +47,28 @@ const run = <A, E>(
     )
   }).pipe(Effect.scoped, (effect) => Effect.suspend(() => Effect.withRandom(effect, Random.make("seed"))))
 
+/** The same of one platform whose every health check is `check`. */
+const runChecking = <A, E>(check: PlatformClient["check"], body: Effect.Effect<A, E, PlatformDetector>) =>
+  Effect.gen(function* () {
+    const { layer } = yield* ScriptedResources.make
+    const scripts = [{ id: "codex" }]
+    const platforms = Layer.effect(
+      Platforms,
+      Effect.map(Platforms, ({ all }) => {
+        const clients = all.map((client) => ({ ...client, check }))
+        return { all: clients, get: () => Option.fromNullable(clients[0]) }
+      })
+    ).pipe(Layer.provide(Testing.platforms(scripts)))
+    return yield* body.pipe(
+      Effect.provide(
+        PlatformDetector.layer.pipe(
+          Layer.provide([Benchmark.layer, layer, platforms]),
+          Layer.provide(Settings.layer(Testing.settings(scripts, { health })))
+        )
+      )
+    )
+  })
+
 const statusOf = (platform = codex) =>
   Effect.gen(function* () {
     const detector = yield* PlatformDetector
@@ -50,7 +86,14 @@ const report = (outcome: { readonly _tag: "Succeeded" } | ReturnType<typeof fail
 
 const checks = Effect.flatMap(Testing.Received, (received) => received.checks("codex"))
 
+/** Seven days' credits, as a quotas endpoint tells of them. */
+const weekly: LimitReading = { unit: "usd", name: "weekly", windowMs: 604_800_000, limit: 24, remaining: 0 }
+
 const { breakWith, fail, failures, hang, pass } = Testing
+
+/** The health fiber that wrote down the latest change of a status. */
+const noted = ({ notedBy }: ScriptedResources.Told) =>
+  notedBy === undefined ? Effect.dieMessage("nothing was written down") : Effect.succeed(notedBy)
 
 describe("PlatformDetector", () => {
   it.effect("knows nothing until the first check, which comes at once", () =>
@@ -117,43 +160,20 @@ describe("PlatformDetector", () => {
 
   it.effect("starts no further check while one that cannot be interrupted is still at work", () => {
     let started = 0
-    const stuck = Layer.effect(
-      Platforms,
-      Effect.map(Platforms, ({ all }) => {
-        const clients = all.map((client) => ({
-          ...client,
-          check: Effect.uninterruptible(
-            Effect.zipRight(
-              Effect.sync(() => {
-                started += 1
-              }),
-              Effect.never
-            )
-          )
-        }))
-        return { all: clients, get: () => Option.fromNullable(clients[0]) }
-      })
-    )
-    return Effect.gen(function* () {
-      const { layer } = yield* ScriptedResources.make
-      const scripts = [{ id: "codex" }]
-      yield* Effect.gen(function* () {
+    const stuck = Effect.suspend(() => {
+      started += 1
+      return Effect.uninterruptible(Effect.never)
+    })
+    return runChecking(
+      stuck,
+      Effect.gen(function* () {
         yield* TestClock.adjust("2 minutes")
         assert.strictEqual(started, 1)
         const [status, reason] = yield* statusOf()
         assert.strictEqual(status, "unavailable")
         assert.include(reason, "the health check before this one has not ended yet")
-      }).pipe(
-        Effect.provide(
-          PlatformDetector.layer.pipe(
-            Layer.provide(
-              Layer.mergeAll(Benchmark.layer, layer, stuck.pipe(Layer.provide(Testing.platforms(scripts))))
-            ),
-            Layer.provide(Settings.layer(Testing.settings(scripts, { health })))
-          )
-        )
-      )
-    })
+      })
+    )
   })
 
   it.effect("counts a check that dies as failed, and goes on", () =>
@@ -168,6 +188,88 @@ describe("PlatformDetector", () => {
         assert.deepStrictEqual(yield* statusOf(), ["available"])
       })
     )
+  )
+
+  it.effect("counts a check whose fiber is killed as failed, and goes on", () => {
+    let started = 0
+    const check = Effect.suspend(() => {
+      started += 1
+      return started === 1 ? Effect.interrupt : Effect.succeed({ models: [], readings: [] })
+    })
+    return runChecking(
+      check,
+      Effect.gen(function* () {
+        yield* TestClock.adjust(0)
+        assert.deepStrictEqual(yield* statusOf(), [
+          "degraded",
+          "its last health check failed: the health check broke; the log says how"
+        ])
+        yield* TestClock.adjust("15 seconds")
+        assert.deepStrictEqual(yield* statusOf(), ["available"])
+      })
+    )
+  })
+
+  it.effect("starts a health fiber that was killed anew", () =>
+    run([{ id: "codex", checks: (n) => (n % 2 === 0 ? fail(failures.platform()) : pass()) }], (told) =>
+      Effect.gen(function* () {
+        yield* TestClock.adjust(0)
+        for (let n = 0; n < 3; n++) {
+          const before = yield* checks
+          const killed = yield* noted(told)
+          yield* Fiber.interrupt(killed)
+          yield* TestClock.adjust("2 minutes")
+          assert.isAbove(yield* checks, before)
+          assert.notStrictEqual(yield* noted(told), killed)
+        }
+      })
+    )
+  )
+
+  it.effect("counts a check that is cut off with its health fiber as failed, and answers those who asked for it", () =>
+    run([{ id: "codex", checks: [pass(), hang, pass()] }], (told) =>
+      Effect.gen(function* () {
+        const { check } = yield* PlatformDetector
+        yield* TestClock.adjust(0)
+        const killed = yield* noted(told)
+        const asked = yield* Effect.fork(check(codex))
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.interrupt(killed)
+        yield* Fiber.join(asked)
+        assert.deepStrictEqual(yield* statusOf(), [
+          "degraded",
+          "its last health check failed: the health check was cut off; the log says how"
+        ])
+        yield* TestClock.adjust("15 seconds")
+        assert.strictEqual(yield* checks, 3)
+        assert.deepStrictEqual(yield* statusOf(), ["available"])
+      })
+    )
+  )
+
+  it.effect("piles no fibers up, whatever its checks do and however many ask for them", () =>
+    Effect.gen(function* () {
+      const supervisor = yield* Supervisor.track
+      yield* Effect.supervised(
+        run(
+          [{ id: "codex", checks: (n) => [hang, breakWith("a bug"), fail(failures.platform())][n % 3] ?? hang }],
+          () =>
+            Effect.gen(function* () {
+              const { check } = yield* PlatformDetector
+              yield* TestClock.adjust("1 minute")
+              const alive = Effect.map(supervisor.value, (fibers) => fibers.length)
+              const before = yield* alive
+              yield* TestClock.adjust("20 minutes")
+              assert.isAtMost(yield* alive, before + 4)
+              const asking = yield* Effect.forEach(Array.from({ length: 200 }), () => Effect.fork(check(codex)))
+              yield* TestClock.adjust("1 minute")
+              yield* Fiber.joinAll(asking)
+              assert.isAtMost(yield* alive, before + 4)
+            })
+        ),
+        supervisor
+      )
+    })
   )
 
   it.effect("outlives a defect of its own", () =>
@@ -277,20 +379,27 @@ describe("PlatformDetector", () => {
     )
   )
 
-  it.effect("passes on that a quota is used up, and does not call that sick", () =>
+  it.effect("passes on what a check says of quotas, and does not call that sick", () =>
     run(
       [
         {
           id: "codex",
-          checks: [pass({ exhaustedUntil: 100_000 }), fail(failures.quota({ reason: "window", resetsAt: 200_000 }))]
+          checks: [
+            pass({ readings: [weekly] }),
+            fail(failures.quota({ reason: "window", window: "PerDay", resetsAt: 200_000 })),
+            fail(failures.quota({ reason: "window", resetsAt: 300_000 })),
+            fail(failures.quota({ reason: "rate", resetsAt: 400_000 }))
+          ]
         }
       ],
       (told) =>
         Effect.gen(function* () {
-          yield* TestClock.adjust("75 seconds")
+          yield* TestClock.adjust("5 minutes")
+          assert.isAtLeast(yield* checks, 4)
+          assert.deepStrictEqual(told.corrected, [[codex, [weekly]]])
           assert.deepStrictEqual(told.exhausted, [
-            [codex, 100_000],
-            [codex, 200_000]
+            [codex, "PerDay", 200_000],
+            [codex, "quota", 300_000]
           ])
           assert.deepStrictEqual(told.outs, [])
           assert.deepStrictEqual(yield* statusOf(), ["available"])
@@ -317,13 +426,35 @@ describe("PlatformDetector", () => {
     )
   )
 
-  it.effect("checks soon after a breaker opened", () =>
+  it.effect("shows a breaker that was open before the service started", () =>
+    run([{ id: "codex", checks: [pass({ afterMs: 100 })] }], (told) =>
+      Effect.gen(function* () {
+        told.breaker = "open"
+        assert.deepStrictEqual(yield* statusOf(), ["degraded", "its circuit breaker is open"])
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual(yield* statusOf(), ["degraded", "its circuit breaker is open"])
+      })
+    )
+  )
+
+  it.effect("checks soon after a breaker opened, if it is that of the whole platform", () =>
     run([{ id: "codex" }], (told) =>
       Effect.gen(function* () {
         yield* TestClock.adjust(0)
         yield* report({ _tag: "Succeeded" })
         told.breaker = "open"
-        yield* told.transition({ platform: codex, from: "closed", to: "open", at: 0, why: "5 failures" })
+        const opened = {
+          platform: codex,
+          from: "closed",
+          to: "open",
+          capacityPercent: 0,
+          at: 0,
+          why: "5 failures"
+        } as const
+        yield* told.transition({ ...opened, model: "other" })
+        yield* TestClock.adjust("15 seconds")
+        assert.strictEqual(yield* checks, 1)
+        yield* told.transition(opened)
         yield* TestClock.adjust("15 seconds")
         assert.strictEqual(yield* checks, 2)
       })
@@ -381,6 +512,134 @@ describe("PlatformDetector", () => {
         assert.deepStrictEqual(
           Chunk.toReadonlyArray(yield* Fiber.join(seen)).map(({ status }) => status),
           ["available", "degraded", "available"]
+        )
+      })
+    )
+  )
+
+  it.effect("writes every change of a status down in the platform's history", () =>
+    run(
+      [{ id: "codex", checks: [pass({ afterMs: 10 }), fail(failures.platform()), fail(failures.platform()), pass()] }],
+      (told) =>
+        Effect.gen(function* () {
+          yield* TestClock.adjust("3 minutes")
+          const down = "the platform is down"
+          assert.deepStrictEqual(
+            told.notes.map(([platform, body]) => ({ platform, ...body })),
+            (
+              [
+                ["unknown", "available", []],
+                ["available", "degraded", [`its last health check failed: ${down}`]],
+                ["degraded", "unavailable", [`2 health checks in a row failed: ${down}`]],
+                ["unavailable", "available", []]
+              ] as const
+            ).map(([from, to, reasons]) => ({ platform: codex, type: "platform.status" as const, from, to, reasons }))
+          )
+        })
+    )
+  )
+
+  it.effect("shows a drain at once, and undoes none by what health says", () =>
+    run([{ id: "codex" }], (told) =>
+      Effect.gen(function* () {
+        const { changes } = yield* PlatformDetector
+        const seen = yield* Effect.fork(
+          changes.pipe(
+            Stream.map(({ status }) => status),
+            Stream.changes,
+            Stream.take(3),
+            Stream.runCollect
+          )
+        )
+        yield* TestClock.adjust(0)
+        yield* told.drain(codex, { tenant: TenantId.make("ann"), at: 0, reason: "a test" })
+        assert.deepStrictEqual(yield* statusOf(), ["unavailable", "drained by ann: a test"])
+        yield* report(failed(failures.credential()))
+        yield* TestClock.adjust("2 minutes")
+        // The key is accepted again, and it is still drained.
+        assert.deepStrictEqual(told.outs.at(-1), ["codex", undefined])
+        assert.deepStrictEqual(yield* statusOf(), ["unavailable", "drained by ann: a test"])
+        yield* told.drain(codex, undefined)
+        assert.deepStrictEqual(yield* statusOf(), ["available"])
+        assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Fiber.join(seen)), [
+          "available",
+          "unavailable",
+          "available"
+        ])
+      })
+    )
+  )
+
+  it.effect("sees a busy platform become far slower than it was, without a check, and recover", () =>
+    run([{ id: "codex" }], (told) =>
+      Effect.gen(function* () {
+        const benchmark = yield* Benchmark
+        yield* TestClock.adjust(0)
+        const work = (minutes: number, durationMs: number) =>
+          Effect.forEach(
+            Array.from({ length: minutes * 4 }),
+            () =>
+              Effect.gen(function* () {
+                yield* TestClock.adjust("15 seconds")
+                const measured = { platform: codex, model: "codex-model", type: "analysis", durationMs } as const
+                yield* benchmark.record({ ...measured, outcome: "succeeded", tokens: 600, outputTokens: 500 })
+                yield* report({ _tag: "Succeeded" })
+              }),
+            { discard: true }
+          )
+        yield* work(60, 2_000)
+        assert.deepStrictEqual(yield* statusOf(), ["available"])
+        yield* work(6, 20_000)
+        const [status, reason] = yield* statusOf()
+        assert.strictEqual(status, "degraded")
+        assert.match(
+          reason ?? "",
+          /^its model codex-model takes \d+ s for a call of 500 output tokens, [\d.]+ times its own average of [\d.]+ s$/
+        )
+        yield* work(10, 2_000)
+        assert.deepStrictEqual(yield* statusOf(), ["available"])
+        assert.strictEqual(yield* checks, 1)
+        assert.deepStrictEqual(
+          told.notes.flatMap(([, body]) => (body.type === "platform.status" ? [body.to] : [])),
+          ["available", "degraded", "available"]
+        )
+      })
+    )
+  )
+
+  it.effect("shows what was measured of each model", () =>
+    run([{ id: "codex" }], () =>
+      Effect.gen(function* () {
+        const benchmark = yield* Benchmark
+        yield* TestClock.adjust(0)
+        for (const model of ["codex-model", "small"]) {
+          yield* benchmark.record({
+            platform: codex,
+            model,
+            type: "analysis",
+            outcome: "succeeded",
+            durationMs: 1_000,
+            timeToFirstTokenMs: 500,
+            tokens: 120,
+            outputTokens: 100
+          })
+        }
+        const { view } = yield* PlatformDetector
+        const [platform] = yield* view
+        assert.strictEqual(platform?.performance.attempts, 2)
+        assert.deepStrictEqual(
+          platform?.models.map(({ model, performance, status }) => [
+            model,
+            status,
+            performance.attempts,
+            performance.timeToFirstTokenMsP95,
+            performance.durationMsEwma,
+            performance.msPerOutputTokenP95
+          ]),
+          [
+            ["small", "available", 1, 500, 1_000, 5],
+            ["codex-model", "available", 1, 500, 1_000, 5]
+          ]
         )
       })
     )

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "@effect/vitest"
 import { Chunk, Effect, Either, Exit, Fiber, FiberId, Ref, Scope, Stream, TestClock, Tracer } from "effect"
+import { TenantId } from "../src/Domain/Task.js"
 import { type LeaseRequest, ResourceManager } from "../src/ResourceManager.js"
 import { type PlatformSettings, Settings } from "../src/Settings.js"
 import {
@@ -60,7 +61,7 @@ describe("a lease", () => {
     Effect.gen(function* () {
       const held = yield* lease()
       expect([held.platform, held.model, held.waitedMs]).toEqual([alpha, "small", 0])
-      expect((yield* platform()).permits).toEqual({ inUse: 1, max: 2 })
+      expect((yield* platform()).permits).toMatchObject({ inUse: 1, max: 2 })
       yield* held.settle(succeeded)
       yield* held.settle(failWith(platformFailure()))
       const after = yield* platform()
@@ -205,8 +206,8 @@ describe("a wait", () => {
       yield* TestClock.adjust(1)
       const error = yield* Fiber.join(waiting)
       expect(error.reasons).toEqual([
-        { platform: alpha, reason: "all 1 concurrent attempts are in use", earliestAt: undefined },
-        { platform: beta, reason: "all 1 concurrent attempts are in use", earliestAt: undefined }
+        { platform: alpha, reason: "all 1 concurrent attempts are in use", kind: "limit", earliestAt: undefined },
+        { platform: beta, reason: "all 1 concurrent attempts are in use", kind: "limit", earliestAt: undefined }
       ])
       expect(error.earliestAt).toBeUndefined()
     }).pipe(withPlatforms(platformOf(alpha, one), platformOf(beta, one)))
@@ -288,12 +289,16 @@ describe("the order", () => {
       yield* first.settle({ _tag: "Succeeded", usage: usageOf(32, 4_000) })
       const large = yield* Effect.fork(lease({ tokens: { input: 0, maxOutput: 8_000 } }))
       yield* TestClock.adjust(30_000)
-      const small = yield* Effect.fork(lease({ tokens: { input: 0, maxOutput: 1_000 } }))
+      const small = yield* Effect.fork(lease({ tokens: { input: 0, maxOutput: 2_100 } }))
       yield* TestClock.adjust(30_006)
       expect([yield* Fiber.poll(large), yield* Fiber.poll(small)]).toMatchObject([{ _tag: "None" }, { _tag: "None" }])
       yield* TestClock.adjust(1)
-      expect((yield* Fiber.join(large)).waitedMs).toBe(60_007)
-      expect((yield* Fiber.join(small)).waitedMs).toBe(30_007)
+      const held = yield* Fiber.join(large)
+      expect(held.waitedMs).toBe(60_007)
+      expect(yield* Fiber.poll(small)).toMatchObject({ _tag: "None" })
+      yield* held.settle({ _tag: "Ignored" })
+      yield* TestClock.adjust(60_007)
+      expect((yield* Fiber.join(small)).waitedMs).toBe(90_014)
     }).pipe(withPlatforms(platformOf(alpha, { tokensPerMinute: 10_000 })))
   )
 
@@ -306,7 +311,7 @@ describe("the order", () => {
       }
       yield* Effect.fork(lease({ candidates: both, tokens: { input: 0, maxOutput: 8_000 } }))
       yield* TestClock.adjust(1)
-      const small = yield* lease({ candidates: both, tokens: { input: 0, maxOutput: 100 }, maxWaitMs: 0 })
+      const small = yield* lease({ candidates: both, tokens: { input: 0, maxOutput: 3_000 }, maxWaitMs: 0 })
       expect(small.platform).toBe(beta)
     }).pipe(
       withPlatforms(platformOf(alpha, { tokensPerMinute: 10_000 }), platformOf(beta, { tokensPerMinute: 10_000 }))
@@ -408,6 +413,40 @@ describe("out of service", () => {
     }).pipe(withPlatforms(platformOf(alpha), platformOf(beta, one)))
   )
 
+  it.effect("by hand and for its health, each until it is taken back itself", () =>
+    Effect.gen(function* () {
+      const manager = yield* ResourceManager
+      const ann = TenantId.make("ann")
+      const obstacles = Effect.map(refusal(), ({ reasons }) => reasons.map(({ reason }) => reason))
+      const running = yield* lease()
+      yield* manager.patch(alpha, { drained: true, reason: "its bill is due" }, ann)
+      yield* manager.setOut({ platform: alpha }, out("its key is refused"))
+      expect(yield* obstacles).toEqual(["drained by ann: its bill is due"])
+      yield* manager.setOut({ platform: alpha }, undefined)
+      expect(yield* obstacles).toEqual(["drained by ann: its bill is due"])
+      yield* manager.setOut({ platform: alpha }, out("its key is refused"))
+      yield* manager.patch(alpha, { drained: false }, ann)
+      expect(yield* obstacles).toEqual(["its key is refused"])
+      yield* manager.setOut({ platform: alpha }, undefined)
+      // What ran all along was not touched.
+      yield* running.settle({ _tag: "Ignored" })
+      expect((yield* lease()).platform).toBe(alpha)
+    }).pipe(withPlatforms(platformOf(alpha)))
+  )
+
+  it.effect("by hand: whoever waits for it alone goes at once when it is resumed", () =>
+    Effect.gen(function* () {
+      const manager = yield* ResourceManager
+      const ann = TenantId.make("ann")
+      yield* lease({ candidates: [candidate(beta)] })
+      yield* manager.patch(alpha, { drained: true }, ann)
+      const waiting = yield* Effect.fork(lease({ candidates: both }))
+      yield* TestClock.adjust(7_000)
+      yield* manager.patch(alpha, { drained: false }, ann)
+      expect(yield* Fiber.join(waiting)).toMatchObject({ platform: alpha, waitedMs: 7_000 })
+    }).pipe(withPlatforms(platformOf(alpha), platformOf(beta, one)))
+  )
+
   it.effect("all of them, with no known return: a call is refused at once, those that wait too", () =>
     Effect.gen(function* () {
       const manager = yield* ResourceManager
@@ -416,7 +455,7 @@ describe("out of service", () => {
       yield* TestClock.adjust(1)
       yield* manager.setOut({ platform: alpha }, out("its key is refused"))
       expect((yield* Fiber.join(waiting)).reasons).toEqual([
-        { platform: alpha, reason: "its key is refused", earliestAt: undefined }
+        { platform: alpha, reason: "its key is refused", kind: "out", earliestAt: undefined }
       ])
       expect((yield* refusal()).message).toContain("its key is refused")
     }).pipe(withPlatforms(platformOf(alpha, one)))
@@ -448,7 +487,7 @@ describe("out of service", () => {
       const { clock, jump, jumping } = yield* jumpingClock
       yield* Effect.gen(function* () {
         const manager = yield* ResourceManager
-        yield* manager.setExhausted(alpha, 5 * 3_600_000)
+        yield* manager.setExhausted(alpha, { window: "quota", until: 5 * 3_600_000, why: "it says so" })
         const waiting = yield* Effect.fork(lease({ maxWaitMs: 6 * 3_600_000 }))
         yield* Effect.withClock(TestClock.adjust("1 minute"), clock)
         jump(5 * 3_600_000)
@@ -461,8 +500,8 @@ describe("out of service", () => {
   it.effect("a used-up quota: the later instant holds, and those that wait wake at it", () =>
     Effect.gen(function* () {
       const manager = yield* ResourceManager
-      yield* manager.setExhausted(alpha, 40_000)
-      yield* manager.setExhausted(alpha, 10_000)
+      yield* manager.setExhausted(alpha, { window: "quota", until: 40_000, why: "it says so" })
+      yield* manager.setExhausted(alpha, { window: "quota", until: 10_000, why: "it says so" })
       expect((yield* platform()).exhaustedUntil).toBe(40_000)
       const waiting = yield* Effect.fork(lease())
       yield* TestClock.adjust(40_000)
@@ -489,10 +528,11 @@ describe("under load", () => {
                 unit: "requests",
                 capacity: 10,
                 used: 3,
-                nextFreeAt: 10_000,
+                level: 7,
+                nextRefillAt: 10_000,
                 source: "configured"
               },
-              { name: "tokens/60s", unit: "tokens", tokensCounted: "reserved", capacity: 5_000, used: 657 }
+              { name: "tokens/60s", unit: "tokens", tokensCounted: "reserved", capacity: 5_000, used: 732 }
             ],
             permits: { inUse: 1, max: 1 },
             breaker: { state: "closed", consecutiveFailures: 0 }

@@ -126,7 +126,15 @@ describe("Settings.layerConfig", () => {
       const usual = yield* settings({ SYNTHETIC_API_KEY: "k" })
       expect(platform(usual, "synthetic")).toMatchObject({
         quotasUrl: "https://api.synthetic.new/v2/quotas",
-        limits: { windowRequests: 500, windowMs: 18_000_000, maxConcurrent: 1 }
+        limits: {
+          windowRequests: 500,
+          windowMs: 18_000_000,
+          windows: [{ windowMs: 604_800_000, costUsd: 24 }],
+          maxConcurrent: 4,
+          maxConcurrentPerModel: 1,
+          models: { "hf:zai-org/GLM-4.7-Flash": { requestCost: 0.1 } },
+          adapt: false
+        }
       })
       const moved = yield* settings({
         SYNTHETIC_API_KEY: "k",
@@ -158,6 +166,27 @@ describe("Settings.layerConfig", () => {
         "gemini: not among the platforms to use (DREAM_TEAM_PLATFORMS)"
       )
     })
+  )
+
+  it.effect("takes how to choose, and each platform's model of a class, laid over the built-in ones", () =>
+    withFile(
+      {
+        routing: { policy: "best", adaptMs: "1s" },
+        platforms: {
+          codex: { apiKey: "from-file", classes: { fast: "my-fast" } },
+          local: { baseUrl: "http://127.0.0.1:5/v1", model: "llama", apiKey: "local-key" }
+        }
+      },
+      (path) =>
+        Effect.gen(function* () {
+          const shape = yield* settings({ DREAM_TEAM_CONFIG: path, DREAM_TEAM_POLICY: "Cheapest" })
+          expect(shape.routing).toEqual({ policy: "cheapest", hedging: false, adaptMs: 1_000 })
+          expect(platform(shape, "codex").classes).toEqual({ fast: "my-fast", best: "gpt-6-astra" })
+          expect(platform(shape, "local").classes).toEqual({})
+          const hedging = yield* settings({ DREAM_TEAM_HEDGING: "true" })
+          expect(hedging.routing).toEqual({ policy: "balanced", hedging: true, adaptMs: 5_000 })
+        })
+    )
   )
 
   it.effect("lets a flag win over the environment, that over the file, and that over the default", () =>
@@ -356,6 +385,159 @@ describe("Settings.layerConfig", () => {
     })
   )
 
+  it.effect("reads limits of several windows, of single models, and whether the provider may raise them", () =>
+    withFile(
+      {
+        maxHeldBytes: 8_388_608,
+        platforms: {
+          synthetic: {
+            limits: {
+              windows: [
+                { windowMs: "7d", costUsd: 48 },
+                { windowMs: "1d", requests: 2000, tokens: 5_000_000 }
+              ],
+              models: {
+                "hf:moonshotai/Kimi-K3": {
+                  requestsPerMinute: 5,
+                  maxConcurrent: 2,
+                  requestCost: 1.5,
+                  windows: [{ windowMs: 3_600_000, tokens: 1000 }]
+                }
+              }
+            }
+          }
+        }
+      },
+      (path) =>
+        Effect.gen(function* () {
+          const shape = yield* settings({
+            DREAM_TEAM_CONFIG: path,
+            SYNTHETIC_API_KEY: "a",
+            OPENAI_API_KEY: "b",
+            DREAM_TEAM_SYNTHETIC_MAX_CONCURRENT_PER_MODEL: "2",
+            DREAM_TEAM_SYNTHETIC_WINDOW_REQUESTS: "none",
+            DREAM_TEAM_SYNTHETIC_ADAPT: "True",
+            DREAM_TEAM_CODEX_WINDOW: "5h",
+            DREAM_TEAM_CODEX_WINDOW_TOKENS: "900000"
+          })
+          expect(shape.maxHeldBytes).toBe(8_388_608)
+          expect(platform(shape, "synthetic").limits).toEqual({
+            tokensCounted: "actual",
+            windows: [
+              { windowMs: 604_800_000, costUsd: 48 },
+              { windowMs: 86_400_000, requests: 2000, tokens: 5_000_000 }
+            ],
+            maxConcurrent: 4,
+            maxConcurrentPerModel: 2,
+            models: {
+              "hf:zai-org/GLM-4.7-Flash": { requestCost: 0.1 },
+              "hf:moonshotai/Kimi-K3": {
+                requestsPerMinute: 5,
+                maxConcurrent: 2,
+                requestCost: 1.5,
+                windows: [{ windowMs: 3_600_000, tokens: 1000 }]
+              }
+            },
+            adapt: true
+          })
+          expect(platform(shape, "codex").limits).toMatchObject({ windowTokens: 900_000, windowMs: 18_000_000 })
+        })
+    )
+  )
+
+  it.effect("takes the file that the README shows", () =>
+    Effect.gen(function* () {
+      const readme = yield* Effect.flatMap(FileSystem.FileSystem, (files) => files.readFileString("README.md"))
+      const shown = /```json\n(.*?)```/s.exec(readme)?.[1] ?? ""
+      const shape = yield* withFile(shown, (path) => settings({ SYNTHETIC_API_KEY: "a" }, { config: path }))
+      expect(platform(shape, "synthetic").limits).toMatchObject({
+        windowRequests: 1500,
+        windowMs: 18_000_000,
+        windows: [{ windowMs: 604_800_000, costUsd: 72 }],
+        maxConcurrent: 6,
+        maxConcurrentPerModel: 3
+      })
+    }).pipe(Effect.provide(NodeFileSystem.layer))
+  )
+
+  it.effect("lets a user's own bound of attempts at once replace the built-in one per model", () =>
+    Effect.gen(function* () {
+      const limits = (variables: Record<string, string>) =>
+        Effect.map(settings({ SYNTHETIC_API_KEY: "a", ...variables }), (shape) => platform(shape, "synthetic").limits)
+      expect((yield* limits({ DREAM_TEAM_SYNTHETIC_MAX_CONCURRENT: "3" })).maxConcurrentPerModel).toBeUndefined()
+      expect(
+        yield* limits({
+          DREAM_TEAM_SYNTHETIC_MAX_CONCURRENT: "6",
+          DREAM_TEAM_SYNTHETIC_MAX_CONCURRENT_PER_MODEL: "3"
+        })
+      ).toMatchObject({ maxConcurrent: 6, maxConcurrentPerModel: 3 })
+      const lifted = yield* limits({ DREAM_TEAM_SYNTHETIC_MAX_CONCURRENT_PER_MODEL: "none" })
+      expect(lifted).toMatchObject({ maxConcurrent: 4, maxConcurrentPerModel: undefined })
+    })
+  )
+
+  it.effect("names what is wrong with windows and models, under the name it was written with", () =>
+    withFile(
+      {
+        maxHeldBytes: 1000,
+        platforms: {
+          codex: {
+            apiKey: "k",
+            limits: {
+              windows: [{ windowMs: "5h" }, { windowMs: 60_000, requests: 3 }, { windowMs: "60d", tokens: 1 }],
+              models: {
+                "gpt-6.1-sol": { requestCost: 0, windows: [{ window: "1h", tokens: 1 }] },
+                "gpt-6.1-luna": {
+                  windows: [
+                    { windowMs: "1d", tokens: 1 },
+                    { windowMs: "24h", tokens: 2 }
+                  ]
+                }
+              }
+            }
+          }
+        }
+      },
+      (path) =>
+        Effect.gen(function* () {
+          const { problems } = yield* mistakes({
+            DREAM_TEAM_CONFIG: path,
+            DREAM_TEAM_CODEX_ADAPT: "yes",
+            DREAM_TEAM_CODEX_WINDOW_TOKENS: "10"
+          })
+          const found = Object.fromEntries(problems.map(({ expected, key, problem }) => [key, [problem, expected]]))
+          const limits = "platforms.codex.limits"
+          expect(found).toEqual({
+            DREAM_TEAM_CODEX_ADAPT: ["wrong value", "true or false"],
+            DREAM_TEAM_CODEX_WINDOW_TOKENS: [
+              "tokens of a window whose length is not known",
+              "the window's length beside it, such as 5h"
+            ],
+            maxHeldBytes: [
+              "the largest request body would never find room",
+              "maxHeldBytes of at least maxBodyBytes, and better many times that"
+            ],
+            [`${limits}.windows.0`]: ["a window without an amount", "requests, tokens or costUsd beside its windowMs"],
+            [`${limits}.windows.1.requests`]: [
+              "a second limit of the window that requestsPerMinute bounds",
+              "one limit per unit and window"
+            ],
+            [`${limits}.windows.2.windowMs`]: ["wrong value", "a duration from 1s to 31d, such as 30s, 5h or 7d"],
+            [`${limits}.models.gpt-6.1-sol.requestCost`]: ["wrong value", "a number greater than 0"],
+            [`${limits}.models.gpt-6.1-sol.windows.0.window`]: [
+              "unknown key, did you mean windowMs?",
+              "one of windowMs, requests, tokens, costUsd"
+            ],
+            [`${limits}.models.gpt-6.1-sol.windows.0.windowMs`]: ["missing", "a value"],
+            [`${limits}.models.gpt-6.1-luna.windows.1.tokens`]: [
+              "a second limit of the window that models.gpt-6.1-luna.windows.0.tokens bounds",
+              "one limit per unit and window"
+            ]
+          })
+        })
+    )
+  )
+
   it.effect("says where the file is missing, is not JSON, or is not an object", () =>
     Effect.gen(function* () {
       const gone = yield* mistakes({ DREAM_TEAM_PORT: "x" }, { config: "/nowhere/at-all.json" })
@@ -396,6 +578,19 @@ describe("Settings.make", () => {
       limits: { requestsPerMinute: 60, tokensPerMinute: undefined, maxConcurrent: 9 }
     })
     expect(shape.platforms[1]).toMatchObject({ wire: "openai-chat", baseUrl: "http://127.0.0.1:1/v1", model: "m" })
+  })
+
+  it("takes a program's own bound of attempts at once in place of the built-in one per model", () => {
+    const limits = (given: Parameters<typeof Settings.platformDefaults>[1]["limits"]) =>
+      Settings.platformDefaults("synthetic", { apiKey: "k", ...(given === undefined ? {} : { limits: given }) }).limits
+    expect(limits(undefined)).toMatchObject({ maxConcurrent: 4, maxConcurrentPerModel: 1 })
+    expect(limits({ maxConcurrent: 2 })).toMatchObject({ maxConcurrent: 2, maxConcurrentPerModel: undefined })
+    expect(limits({ maxConcurrent: 2, maxConcurrentPerModel: 2 })).toMatchObject({ maxConcurrentPerModel: 2 })
+    expect(limits({ windowRequests: undefined }).windowMs).toBeUndefined()
+    expect(limits({ models: { other: { maxConcurrent: 1 } } }).models).toEqual({
+      "hf:zai-org/GLM-4.7-Flash": { requestCost: 0.1 },
+      other: { maxConcurrent: 1 }
+    })
   })
 
   it("knows the price of each platform's default model", () => {

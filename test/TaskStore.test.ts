@@ -57,6 +57,37 @@ describe("TaskStore", () => {
     }).pipe(Effect.provide(onMemory))
   )
 
+  it.scoped("keeps all that a task's requirement says, and reads one of before it could say so much", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      const full = {
+        capabilities: ["code" as const],
+        contextTokens: 30,
+        inputTokens: 10,
+        outputTokens: 20,
+        model: "best",
+        policy: "cheapest" as const,
+        affinityKey: "local/session",
+        maxCostUsd: 0.5
+      }
+      const first = taskOf(1, id)
+      const submission = { ...first.submission, policy: "cheapest" as const, affinityKey: "session", maxCostUsd: 0.5 }
+      yield* store.insert({ ...first, submission, request: { ...first.request, requirement: full } })
+      yield* store.insert(taskOf(2, id))
+      const claims = yield* store.claim(id, 10)
+      assert.deepStrictEqual(
+        yield* Effect.forEach(claims, (claim) => Effect.map(claim.request, ({ requirement }) => requirement)),
+        [full, { capabilities: [], contextTokens: 10 }]
+      )
+      assert.deepInclude(yield* store.get(tenant, idOf(1)), {
+        policy: "cheapest",
+        affinityKey: "session",
+        maxCostUsd: 0.5
+      })
+    }).pipe(Effect.provide(onMemory))
+  )
+
   it.scoped("keeps a write whose caller went away", () =>
     Effect.gen(function* () {
       const store = yield* TaskStore

@@ -4,7 +4,7 @@ import { defaults, knownPlatforms, templateOf } from "../Settings/Defaults.js"
 import { jsonSchema } from "../Settings/File.js"
 import { type Entry, load, type SettingsFlags } from "../Settings/Load.js"
 import { CommandFailed } from "./Exit.js"
-import { duration, printJson, table } from "./Output.js"
+import { counted, duration, printJson, table } from "./Output.js"
 
 export interface ShowOptions extends SettingsFlags {
   readonly json: boolean
@@ -17,9 +17,12 @@ const isRecord = (value: unknown): value is object =>
 
 const valueText = ({ key, value }: Entry): string => {
   if (value === undefined || value === null) return "none"
-  if (Array.isArray(value)) return value.length === 0 ? "none" : value.join(", ")
+  if (Array.isArray(value)) {
+    if (value.length === 0) return "none"
+    return value.some(isRecord) ? `${counted(value.length, "window")} (see --json)` : value.join(", ")
+  }
   if (typeof value === "number" && key.endsWith("Ms")) return duration(value)
-  if (isRecord(value)) return `of ${Object.keys(value).length} models (see --json)`
+  if (isRecord(value)) return `of ${counted(Object.keys(value).length, "model")} (see --json)`
   return String(value)
 }
 
@@ -62,6 +65,8 @@ export interface InitOptions {
   readonly json?: boolean
 }
 
+const hours = (ms: number): string => `${ms / 3_600_000}h`
+
 const starter = (schemaFile: string): unknown => ({
   $schema: schemaFile,
   host: defaults.host,
@@ -72,7 +77,7 @@ const starter = (schemaFile: string): unknown => ({
   platforms: Object.fromEntries(
     knownPlatforms.map((id) => {
       const { limits, model } = templateOf(id)
-      const { maxConcurrent, requestsPerMinute, windowMs, windowRequests } = limits
+      const { maxConcurrent, maxConcurrentPerModel, requestsPerMinute, windowMs, windowRequests, windows } = limits
       return [
         id,
         {
@@ -81,8 +86,12 @@ const starter = (schemaFile: string): unknown => ({
             ...(requestsPerMinute === undefined ? {} : { requestsPerMinute }),
             ...(windowRequests === undefined || windowMs === undefined
               ? {}
-              : { windowRequests, windowMs: `${windowMs / 3_600_000}h` }),
-            maxConcurrent
+              : { windowRequests, windowMs: hours(windowMs) }),
+            ...(windows === undefined
+              ? {}
+              : { windows: windows.map((window) => ({ ...window, windowMs: hours(window.windowMs) })) }),
+            maxConcurrent,
+            ...(maxConcurrentPerModel === undefined ? {} : { maxConcurrentPerModel })
           }
         }
       ]

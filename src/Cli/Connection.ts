@@ -2,7 +2,7 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import type { HttpApiDecodeError } from "@effect/platform/HttpApiError"
 import type { HttpClientError } from "@effect/platform/HttpClientError"
-import { Console, Effect, Option, type ParseResult, Predicate, type Redacted, Schema } from "effect"
+import { Clock, Console, Effect, Option, type ParseResult, Predicate, type Redacted, Schema } from "effect"
 import { type Client, make } from "../Client.js"
 import type { ApiError } from "../Domain/ApiError.js"
 import type { PlatformReason } from "../Domain/Failure.js"
@@ -10,7 +10,7 @@ import { TaskId } from "../Domain/Task.js"
 import { load } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
 import { CommandFailed, Misuse } from "./Exit.js"
-import { printable } from "./Output.js"
+import { duration, printable, relative } from "./Output.js"
 
 /** What a request to the service may fail with. */
 export type RequestProblem = ApiError | HttpApiDecodeError | HttpClientError | ParseResult.ParseError
@@ -29,20 +29,24 @@ export const codeOf = (error: unknown): string | undefined =>
       ? codeOf(error.cause)
       : undefined
 
+const reasonLine = ({ earliestAt, platform, reason }: PlatformReason, now: number): string =>
+  `  ${platform}: ${reason}${earliestAt === undefined ? "" : `; not before ${new Date(earliestAt).toISOString()} (${relative(earliestAt, now)})`}`
+
 /** What is wrong, a line each; the message alone, which tells them in one, where there are none. */
 const refused = (
   { message }: { readonly message: string },
   problems: ReadonlyArray<{ readonly field: string; readonly problem: string }>,
-  reasons: ReadonlyArray<PlatformReason> = []
+  reasons: ReadonlyArray<PlatformReason>,
+  now: number
 ): string => {
   const lines = [
     ...problems.map(({ field, problem }) => `  ${field === "" ? "" : `${field}: `}${problem}`),
-    ...reasons.map(({ platform, reason }) => `  ${platform}: ${reason}`)
+    ...reasons.map((reason) => reasonLine(reason, now))
   ]
   return lines.length === 0 ? message : ["The service refuses this:", ...lines].join("\n")
 }
 
-const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: RequestProblem): string => {
+const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: RequestProblem, now: number): string => {
   switch (problem._tag) {
     case "RequestError": {
       const code = codeOf(problem.cause)
@@ -59,9 +63,21 @@ const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: Re
         ? `The service at ${url} wants an API key: put yours into DREAM_TEAM_API_KEYS.`
         : `The service at ${url} does not know the API key it was sent, which is the first of DREAM_TEAM_API_KEYS.`
     case "InvalidRequest":
-      return refused(problem, problem.problems)
+      return refused(problem, problem.problems, [], now)
     case "TaskRefused":
-      return refused(problem, problem.problems, problem.reasons)
+      return refused(problem, problem.problems, problem.reasons, now)
+    case "RateLimited":
+      return [
+        `The limits leave no room for it before its deadline; try again in ${duration(problem.retryAfterMs)}:`,
+        ...problem.reasons.map((reason) => reasonLine(reason, now))
+      ].join("\n")
+    case "ServiceUnavailable":
+      return problem.reasons === undefined
+        ? problem.message
+        : [
+            "No platform can start it before its deadline:",
+            ...problem.reasons.map((reason) => reasonLine(reason, now))
+          ].join("\n")
     default:
       return problem.message
   }
@@ -80,10 +96,13 @@ export const withService = <A, R>(
     }
     const apiKey = settings.apiKeys[0]?.key
     const client = yield* Effect.provide(make({ baseUrl, apiKey }), FetchHttpClient.layer)
-    return yield* Effect.mapError(use(client), (problem) =>
+    return yield* Effect.catchAll(use(client), (problem) =>
       problem._tag === "CommandFailed" || problem._tag === "Misuse"
-        ? problem
-        : new CommandFailed({ message: printable(explain(baseUrl, apiKey, problem)) })
+        ? Effect.fail(problem)
+        : Effect.flatMap(
+            Clock.currentTimeMillis,
+            (now) => new CommandFailed({ message: printable(explain(baseUrl, apiKey, problem, now)) })
+          )
     )
   })
 

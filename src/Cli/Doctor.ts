@@ -4,6 +4,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import * as HttpClient from "@effect/platform/HttpClient"
 import Sqlite from "better-sqlite3"
 import { Clock, Console, Data, Duration, Effect, Layer, Predicate } from "effect"
+import type { LimitReading } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
 import { monotonicMs } from "../Domain/Time.js"
 import * as Transport from "../Platforms/Transport.js"
@@ -203,20 +204,42 @@ const failed = (name: string, about: string, keyVariable: string, failure: Attem
   }
 }
 
+const quotaInWords = ({ name, refillsInMs, resetsInMs, unit }: LimitReading, now: number): string => {
+  const untilMs = refillsInMs ?? resetsInMs
+  return `${oneLine(name ?? unit, 60)}${untilMs === undefined ? "" : ` until ${new Date(now + untilMs).toISOString()}`}`
+}
+
+const amountText = (unit: LimitReading["unit"], amount: number): string =>
+  unit === "usd" ? `$${amount.toFixed(2)}` : amount.toLocaleString("en-US", { maximumFractionDigits: 1 })
+
+/** What is left of a quota: `364.5 of 500 requests left (5h)`, `46.7 % left (weekly)`. */
+const leftInWords = ({ limit, name, remaining, unit }: LimitReading): ReadonlyArray<string> => {
+  if (remaining === undefined) return []
+  const of = limit === undefined || unit === "percent" ? "" : ` of ${amountText(unit, limit)}`
+  const counted = unit === "percent" ? " %" : unit === "usd" ? "" : ` ${unit}`
+  return [`${amountText(unit, remaining)}${of}${counted} left${name === undefined ? "" : ` (${oneLine(name, 60)})`}`]
+}
+
 const checkPlatform = Effect.fn("Doctor.checkPlatform")(function* (client: PlatformClient, keySource: string) {
   const { baseUrl, model } = client.settings
   const about = `${baseUrl}, model ${model}, key from ${keySource}`
   const begin = yield* monotonicMs
   const base = { name: client.id }
   return yield* client.check.pipe(
-    Effect.flatMap(({ exhaustedUntil, models }) =>
+    Effect.flatMap(({ models, readings }) =>
       Effect.gen(function* () {
         const ms = (yield* monotonicMs) - begin
         const now = yield* Clock.currentTimeMillis
         const answers = `${about}; answers in ${duration(ms)}`
-        if (exhaustedUntil !== undefined && exhaustedUntil > now) {
-          const until = new Date(exhaustedUntil).toISOString()
-          const check: Check = { ...base, status: "note", found: `${answers}, but its quota is used up until ${until}` }
+        const usedUp = readings.filter(
+          (reading) =>
+            reading.remaining !== undefined &&
+            reading.remaining <= 0 &&
+            (reading.model === undefined || reading.model === model)
+        )
+        if (usedUp.length > 0) {
+          const which = usedUp.map((reading) => quotaInWords(reading, now)).join(", ")
+          const check: Check = { ...base, status: "note", found: `${answers}, but a quota is used up: ${which}` }
           return check
         }
         if (models.length > 0 && !models.includes(model)) {
@@ -231,7 +254,8 @@ const checkPlatform = Effect.fn("Doctor.checkPlatform")(function* (client: Platf
           }
           return check
         }
-        const check: Check = { ...base, status: "ok", found: answers }
+        const left = readings.flatMap(leftInWords)
+        const check: Check = { ...base, status: "ok", found: [answers, ...left].join("; ") }
         return check
       })
     ),

@@ -50,3 +50,12 @@ export const relative = (at: number, now: number): string =>
 /** `1 task`, `2,000 tasks`. */
 export const counted = (count: number, noun: string): string =>
   `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`
+
+/** `512 B`, `3.5 KiB`, `256 MiB`. */
+export const byteSize = (bytes: number): string => {
+  if (bytes < 1_024) return `${bytes} B`
+  const units = ["KiB", "MiB", "GiB"]
+  const power = Math.min(units.length, Math.floor(Math.log2(bytes) / 10))
+  const value = bytes / 1_024 ** power
+  return `${value.toLocaleString("en-US", { maximumFractionDigits: value < 10 ? 1 : 0 })} ${units[power - 1]}`
+}

@@ -1,9 +1,12 @@
 import { Clock, Console, Effect, Option } from "effect"
+import { PlatformResources } from "../Domain/Lease.js"
 import { PlatformList } from "../PlatformDetector/Api.js"
+import { PlatformHistory } from "../ResourceManager/Api.js"
 import { printAs, withService } from "./Connection.js"
 import { CommandFailed } from "./Exit.js"
+import { counted } from "./Output.js"
 import { platformId } from "./Tasks.js"
-import { platformTable } from "./Words.js"
+import { platformEventLine, platformTable } from "./Words.js"
 
 export interface PlatformsOptions {
   readonly url: Option.Option<string>
@@ -31,5 +34,54 @@ export const check = ({ id, json, url }: PlatformsOptions & { readonly id: Optio
       yield* print({ platforms }, json)
       const out = platforms.filter(({ status }) => status === "unavailable").map((platform) => platform.id)
       if (out.length > 0) return yield* new CommandFailed({ message: `Not available: ${out.join(", ")}.` })
+    })
+  )
+
+export interface DrainOptions extends PlatformsOptions {
+  readonly id: string
+  readonly reason: Option.Option<string>
+}
+
+const setDrained = ({ id, json, reason, url }: DrainOptions, drained: boolean) =>
+  withService(url, (client) =>
+    Effect.gen(function* () {
+      const platform = yield* platformId(id)
+      const resources = yield* client.resources.patch({
+        path: { id: platform },
+        payload: { drained, reason: Option.getOrUndefined(reason) }
+      })
+      if (json) return yield* printAs(PlatformResources, resources)
+      const { inUse } = resources.permits
+      const running = inUse === 0 ? "none is running" : `${counted(inUse, "running one")} may end`
+      yield* Console.log(
+        drained
+          ? `${platform} is drained: it gets no new attempts until it is resumed, and ${running}.`
+          : `${platform} is resumed.`
+      )
+    })
+  )
+
+/** Gives a platform no new attempts until it is resumed; running ones end in peace. */
+export const drain = (options: DrainOptions) => setDrained(options, true)
+
+export const resume = (options: DrainOptions) => setDrained(options, false)
+
+export interface HistoryOptions extends PlatformsOptions {
+  readonly id: string
+  readonly limit: number
+  readonly before: Option.Option<number>
+}
+
+/** Prints what happened to a platform, the latest first. */
+export const history = ({ before, id, json, limit, url }: HistoryOptions) =>
+  withService(url, (client) =>
+    Effect.gen(function* () {
+      const page = yield* client.resources.history({
+        path: { id: yield* platformId(id) },
+        urlParams: { limit, before: Option.getOrUndefined(before) }
+      })
+      if (json) return yield* printAs(PlatformHistory, page)
+      yield* Console.log(page.events.length === 0 ? "Nothing yet." : page.events.map(platformEventLine).join("\n"))
+      if (page.next !== undefined) yield* Console.log(`\nMore: --before ${page.next}`)
     })
   )

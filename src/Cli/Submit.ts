@@ -1,41 +1,18 @@
-import * as NodeStream from "@effect/platform-node/NodeStream"
 import { Console, Effect, Option, Stream } from "effect"
 import type { Client } from "../Client.js"
-import { type Priority, Task, type TaskId, type TaskType } from "../Domain/Task.js"
+import { Task, type TaskId } from "../Domain/Task.js"
 import { printAs, withService } from "./Connection.js"
 import { CommandFailed, Misuse } from "./Exit.js"
 import { printable } from "./Output.js"
-import { platformId } from "./Tasks.js"
+import { printPreview, type SubmissionOptions, submissionOf } from "./Submission.js"
 import { eventLine, taskError } from "./Words.js"
 
-export interface SubmitOptions {
-  /** `-` or absent: read from standard input. */
-  readonly prompt: Option.Option<string>
-  readonly type: Option.Option<TaskType>
-  readonly priority: Option.Option<Priority>
-  readonly platform: Option.Option<string>
-  readonly model: Option.Option<string>
-  readonly system: Option.Option<string>
-  /** Seconds from now, or an ISO 8601 instant. */
-  readonly deadline: Option.Option<string | number>
-  readonly maxOutputTokens: Option.Option<number>
+export interface SubmitOptions extends SubmissionOptions {
   readonly idempotencyKey: Option.Option<string>
+  readonly dryRun: boolean
   readonly wait: boolean
   readonly url: Option.Option<string>
   readonly json: boolean
-}
-
-const standardInput = NodeStream.stdin.pipe(
-  Stream.decodeText(),
-  Stream.mkString,
-  Effect.mapError(() => new CommandFailed({ message: "Standard input cannot be read." }))
-)
-
-const promptOf = (given: Option.Option<string>): Effect.Effect<string, Misuse | CommandFailed> => {
-  if (Option.isSome(given) && given.value !== "-") return Effect.succeed(given.value)
-  return Option.isNone(given) && process.stdin.isTTY
-    ? new Misuse({ message: "Nothing to submit: give a prompt in quotes, or '-' to read it from standard input." })
-    : Effect.map(standardInput, (text) => text.trimEnd())
 }
 
 /** Waits for the task; on a terminal its events are told on the way. */
@@ -51,22 +28,20 @@ const finished = (client: Client, id: TaskId) =>
   )
 
 /** Submits a task; prints its id, or with `wait` its answer. Fails where the task it waited for does. */
-export const run = (options: SubmitOptions) =>
-  withService(options.url, (client) =>
+export const run = (options: SubmitOptions) => {
+  if (options.dryRun && (options.wait || Option.isSome(options.idempotencyKey))) {
+    return new Misuse({
+      message:
+        "--dry-run submits nothing, so there is nothing to --wait for and nothing that takes an --idempotency-key.\n" +
+        "See 'dream-team submit --help' for what it takes."
+    })
+  }
+  return withService(options.url, (client) =>
     Effect.gen(function* () {
-      const prompt = yield* promptOf(options.prompt)
-      const platform = yield* Effect.transposeOption(Option.map(options.platform, platformId))
+      const payload = yield* submissionOf(options)
+      if (options.dryRun) return yield* printPreview(yield* client.tasks.preview(payload), options.json)
       const submitted = yield* client.tasks.submit({
-        payload: {
-          prompt,
-          type: Option.getOrUndefined(options.type),
-          priority: Option.getOrUndefined(options.priority),
-          platform: Option.getOrUndefined(platform),
-          model: Option.getOrUndefined(options.model),
-          system: Option.getOrUndefined(options.system),
-          maxOutputTokens: Option.getOrUndefined(options.maxOutputTokens),
-          deadline: Option.getOrUndefined(options.deadline)
-        },
+        payload,
         headers: { "idempotency-key": Option.getOrUndefined(options.idempotencyKey) }
       })
       if (!options.wait) {
@@ -85,3 +60,4 @@ export const run = (options: SubmitOptions) =>
       }
     })
   )
+}

@@ -7,9 +7,18 @@ import { Schema } from "effect"
 import { Authorization } from "../Domain/Access.js"
 import { ErrorBody } from "../Domain/ApiError.js"
 import { PlatformId } from "../Domain/Platform.js"
-import { Attempt, Priority, Task, TaskId, TaskState, TaskSubmission, TaskSummary, TaskType } from "../Domain/Task.js"
-
-const parameters = { parseOptions: { onExcessProperty: "error", errors: "all" } } as const
+import {
+  Attempt,
+  Priority,
+  Task,
+  TaskId,
+  TaskPreview,
+  TaskState,
+  TaskSubmission,
+  TaskSummary,
+  TaskType
+} from "../Domain/Task.js"
+import { EventNumber, PageSize, strict } from "../Http/Parameters.js"
 
 /** A submission as it comes in: a field that is not known is a mistake. */
 export const SubmissionBody = TaskSubmission.annotations({
@@ -32,9 +41,13 @@ const SubmitHeaders = Schema.Struct({
   })
 })
 
-const PageSize = Schema.NumberFromString.pipe(Schema.int(), Schema.between(1, 200)).annotations({
-  jsonSchema: { type: "integer", minimum: 1, maximum: 200, default: 50 }
-})
+const SubmitParams = Schema.Struct({
+  dryRun: Schema.optional(Schema.BooleanFromString.annotations({ jsonSchema: { type: "boolean" } })).annotations({
+    description:
+      "`true`: says what would become of the task and stores nothing. Takes no `Idempotency-Key`. What would be refused " +
+      "gets the same error."
+  })
+}).annotations(strict)
 
 const ListParams = Schema.Struct({
   state: Schema.optional(TaskState).annotations({ description: "Only tasks in this state." }),
@@ -45,7 +58,7 @@ const ListParams = Schema.Struct({
   cursor: Schema.optional(Schema.String.pipe(Schema.minLength(1), Schema.maxLength(500))).annotations({
     description: "`next` of the page before."
   })
-}).annotations(parameters)
+}).annotations(strict)
 
 export const TaskList = Schema.Struct({
   tasks: Schema.Array(TaskSummary).annotations({ description: "Newest first." }),
@@ -58,10 +71,6 @@ export const AttemptList = Schema.Struct({
 }).annotations({ identifier: "AttemptList" })
 export type AttemptList = typeof AttemptList.Type
 
-const EventNumber = Schema.NumberFromString.pipe(Schema.int(), Schema.nonNegative()).annotations({
-  jsonSchema: { type: "integer", minimum: 0 }
-})
-
 const EventHeaders = Schema.Struct({
   "last-event-id": Schema.optional(EventNumber).annotations({
     description: "Go on after this event. Wins over `after`."
@@ -72,7 +81,7 @@ const EventParams = Schema.Struct({
   after: Schema.optional(EventNumber).annotations({
     description: "Go on after this event; 0 or absent = from the first."
   })
-}).annotations(parameters)
+}).annotations(strict)
 
 const EventStream = Schema.String.pipe(
   HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })
@@ -117,10 +126,14 @@ const taskWith = (status: number) => Task.annotations(HttpApiSchema.annotations(
 
 const submit = HttpApiEndpoint.post("submit", "/v1/tasks")
   .setHeaders(SubmitHeaders)
+  .setUrlParams(SubmitParams)
   .setPayload(SubmissionBody)
   .addSuccess(taskWith(202))
   .addSuccess(taskWith(200))
+  .addSuccess(TaskPreview)
   .addError(ErrorBody.TaskRefused)
+  .addError(ErrorBody.RateLimited)
+  .addError(ErrorBody.Overloaded)
   .addError(ErrorBody.PayloadTooLarge)
   .addError(ErrorBody.UnsupportedMediaType)
   .addError(ErrorBody.Conflict)
@@ -129,15 +142,25 @@ const submit = HttpApiEndpoint.post("submit", "/v1/tasks")
       summary: "Submit a task",
       description:
         "Stores a task and answers at once; the work goes on by itself, over restarts too. " +
-        "Follow it with GET on the `Location`, or by its events.",
+        "Follow it with GET on the `Location`, or by its events. " +
+        "However many tasks wait, more are taken: they wait in the database. Refused at once is only a task that " +
+        "certainly cannot start before its deadline (429 where limits are the reason, else 503, with each platform's " +
+        "reason and earliest instant), and a body for which there is no room in memory (503 `overloaded`). " +
+        "With `dryRun=true` it explains the choice without making it: who could serve the task, with the weight of each " +
+        "and what it is made of, who is free now, who would get it, who could not serve it and why, and what it may cost.",
       transform: describeResponses({
         202: {
           description: "Accepted: the task is stored and will be carried out.",
           headers: { Location: "Path of the task." }
         },
         200: {
-          description: "Seen before: the task that this Idempotency-Key made the first time.",
-          headers: { Location: "Path of the task.", "Idempotent-Replayed": "`true`: nothing was stored this time." }
+          description:
+            "Seen before: the task that this Idempotency-Key made the first time. Or, with `dryRun=true`, what would " +
+            "become of the task.",
+          headers: {
+            Location: "Path of the task; absent from a dry run.",
+            "Idempotent-Replayed": "`true`: nothing was stored this time; absent from a dry run."
+          }
         }
       })
     })
@@ -192,7 +215,10 @@ const attempts = HttpApiEndpoint.get("attempts", "/v1/tasks/:id/attempts")
   .annotateContext(
     OpenApi.annotations({
       summary: "List a task's attempts",
-      description: "Each call made to a platform for it: why that platform, how long, how it ended."
+      description:
+        "Each call made to a platform for it: how long it took, how it ended, and in `decision` why that platform: who " +
+        "could serve it, the weight of each and what it is made of, who was free and why the others were not, who could " +
+        "not serve it and why, what the weights went by, how long it waited."
     })
   )
 

@@ -94,7 +94,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
 
     const enlist = (classId: number) => (task: ClaimedTask) =>
       Effect.gen(function* () {
-        const state: LiveState = { attempting: false }
+        const state: LiveState = { attempting: 0 }
         const own = { ...options, stopping: () => stopping, wakes: () => wakes(classId) }
         const life = Effect.flatMap(runTask(own, task, state), (left) => {
           switch (left._tag) {
@@ -183,7 +183,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     const stop = Effect.gen(function* () {
       stopping = true
       yield* Fiber.interrupt(filler)
-      const idle = [...members.values()].filter((member) => !member.state.attempting)
+      const idle = [...members.values()].filter((member) => member.state.attempting === 0)
       yield* Fiber.interruptAll(idle.map((member) => member.fiber))
       yield* Effect.timeoutOption(Effect.interruptible(FiberSet.awaitEmpty(fibers)), Duration.millis(options.graceMs))
     })

@@ -1,13 +1,12 @@
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
-import { HttpApiDecodeError } from "@effect/platform/HttpApiError"
-import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import { Cause, Duration, Effect, Option, Schedule, Schema, Stream } from "effect"
 import { Coordinator } from "../Coordinator.js"
 import { CurrentTenant } from "../Domain/Access.js"
-import { ErrorBody, InternalError, type ServiceUnavailable } from "../Domain/ApiError.js"
+import { ErrorBody, InternalError, InvalidRequest, type ServiceUnavailable } from "../Domain/ApiError.js"
 import { TaskEvent } from "../Domain/Event.js"
-import { isTerminal, Task, type TaskId } from "../Domain/Task.js"
+import { isTerminal, Task, type TaskId, TaskPreview } from "../Domain/Task.js"
+import { payloadOf } from "../Http/Payload.js"
 import { SubmissionBody, TasksApi } from "./Api.js"
 
 /** Proxies cut connections that are silent for a minute or so; a comment is not an event to the reader. */
@@ -18,35 +17,13 @@ const reconnectAfterMs = 1_000
 
 const pathOf = (id: TaskId): string => `/v1/tasks/${id}`
 
-const decodeSubmission = Schema.decodeUnknown(SubmissionBody)
+const readSubmission = payloadOf(SubmissionBody)
 const encodeTask = Schema.encode(Task)
+const encodePreview = Schema.encode(TaskPreview)
 const encodeEvent = Schema.encode(Schema.parseJson(TaskEvent))
 const encodeError = Schema.encodeSync(
   Schema.parseJson(Schema.Union(ErrorBody.ServiceUnavailable, ErrorBody.InternalError))
 )
-
-const maxValuesChecked = 1_000
-
-/** Whether a JSON value holds few values in all; looks at no more than it must. */
-const isSmall = (json: unknown): boolean => {
-  const open: Array<unknown> = [json]
-  for (let seen = 0; open.length > 0; seen++) {
-    if (seen + open.length > maxValuesChecked) return false
-    const value = open.pop()
-    if (typeof value !== "object" || value === null) continue
-    const inner: ReadonlyArray<unknown> = Array.isArray(value) ? value : Object.values(value)
-    if (inner.length > maxValuesChecked) return false
-    open.push(...inner)
-  }
-  return true
-}
-
-/** All mistakes are told at once, but for bodies so large that to list them would hold everybody else up. */
-const readSubmission = (request: HttpServerRequest.HttpServerRequest) =>
-  Effect.orDie(request.json).pipe(
-    Effect.flatMap((json) => decodeSubmission(json, { errors: isSmall(json) ? "all" : "first" })),
-    Effect.catchTag("ParseError", HttpApiDecodeError.refailParseError)
-  )
 
 const taskResponse = (task: Task, status: number, headers: Readonly<Record<string, string>>) =>
   Effect.map(Effect.orDie(encodeTask(task)), (body) => HttpServerResponse.unsafeJson(body, { status, headers }))
@@ -94,10 +71,20 @@ export const layer = HttpApiBuilder.group(TasksApi, "tasks", (handlers) =>
     const coordinator = yield* Coordinator
 
     return handlers
-      .handleRaw("submit", ({ request, headers }) =>
+      .handleRaw("submit", ({ request, headers, urlParams }) =>
         Effect.gen(function* () {
           const tenant = yield* CurrentTenant
+          if (urlParams.dryRun === true && headers["idempotency-key"] !== undefined) {
+            return yield* new InvalidRequest({
+              message: "The request is not valid. A dry run takes no idempotency key: it stores nothing",
+              problems: [{ field: "idempotency-key", problem: "a dry run stores nothing, so it takes none" }]
+            })
+          }
           const payload = yield* readSubmission(request)
+          if (urlParams.dryRun === true) {
+            const preview = yield* coordinator.preview(tenant, payload)
+            return HttpServerResponse.unsafeJson(yield* Effect.orDie(encodePreview(preview)))
+          }
           const key = Option.fromNullable(headers["idempotency-key"])
           const { task, replayed } = yield* coordinator.submit(tenant, payload, key)
           const location = { location: pathOf(task.id) }

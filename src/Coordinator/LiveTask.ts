@@ -14,8 +14,8 @@ const maxWhy = 500
 
 /** What a live task's owner and the task share. */
 export interface LiveState {
-  /** Whether an attempt is out. */
-  attempting: boolean
+  /** Attempts that are out. */
+  attempting: number
 }
 
 export interface LiveTaskOptions {
@@ -90,13 +90,18 @@ const afterError = (error: DelegationError, deadline: number, now: number): Next
   }
 }
 
-const succeeded = (delegated: Delegated, attempt: Option.Option<AttemptEnd>): Next => {
+const succeeded = (
+  delegated: Delegated,
+  attempt: Option.Option<AttemptEnd>,
+  others: ReadonlyArray<AttemptEnd>
+): Next => {
   const { completion, costUsd, platform } = delegated
   return {
     _tag: "Finish",
     end: {
       _tag: "Succeeded",
       attempt,
+      others,
       result: {
         text: completion.text,
         toolCalls: completion.toolCalls.length === 0 ? undefined : completion.toolCalls,
@@ -120,6 +125,8 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
   const { delegation, store } = options
   /** The successful attempt, kept to be written together with the task's end. */
   let last = Option.none<AttemptEnd>()
+  /** What ended because it was faster, to be written with it: an answer is not lost to a write that fails. */
+  const others: Array<AttemptEnd> = []
 
   const startNothingMore = Effect.suspend(() => (options.stopping() ? Effect.interrupt : Effect.void))
 
@@ -128,7 +135,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
       Effect.gen(function* () {
         yield* startNothingMore
         yield* store.attemptStarted(task, attempt)
-        state.attempting = true
+        state.attempting += 1
       }),
     attemptEnded: (attempt) =>
       Effect.gen(function* () {
@@ -137,9 +144,14 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
           last = Option.some(end)
           return
         }
+        if (Option.isSome(last)) {
+          others.push(end)
+          return
+        }
         yield* store.attemptEnded(task, end)
-        state.attempting = false
-        yield* startNothingMore
+        state.attempting -= 1
+        // what is still out may answer yet
+        if (state.attempting === 0) yield* startNothingMore
       })
   }
 
@@ -148,6 +160,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
     return yield* delegation
       .delegate({
         ...request,
+        id: task.id,
         type: task.type,
         priority: task.priority,
         tenant: task.tenant,
@@ -155,10 +168,11 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
         attemptsMade: task.attempts,
         attemptsSpent: task.attemptsSpent,
         maxWaitMs: options.parkAfterMs,
-        journal
+        journal,
+        mayHedge: () => !options.stopping()
       })
       .pipe(
-        Effect.map((delegated) => succeeded(delegated, last)),
+        Effect.map((delegated) => succeeded(delegated, last, others)),
         Effect.catchAll((error) =>
           error._tag === "OwnershipLost" || error._tag === "ServiceUnavailable"
             ? Effect.fail(error)
@@ -206,7 +220,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
 
       const wakes = options.wakes()
       const exit = yield* Effect.exit(restore(work))
-      state.attempting = false
+      state.attempting = 0
       const next = Exit.isSuccess(exit) ? Option.some(exit.value) : yield* afterCause(exit.cause)
       if (Option.isNone(next)) return yield* stored(store.release(task), { _tag: "Queued" })
       if (next.value._tag === "Finish") return yield* stored(store.finish(task, next.value.end), { _tag: "Gone" })

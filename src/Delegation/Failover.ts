@@ -1,12 +1,12 @@
 import { Array as Arr } from "effect"
-import type { Route } from "../AgentRouter.js"
+import type { Route, RoutedCandidate } from "../AgentRouter.js"
 import type { AttemptFailure, PlatformReason } from "../Domain/Failure.js"
 import type { Candidate } from "../Domain/Lease.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import { retryAfterMaxMs } from "../ResourceManager/Breaker.js"
 
 /** A candidate still in the running, with what this call has met there. */
-export interface Contender extends Candidate {
+export interface Contender extends RoutedCandidate {
   /** Platform failures in a row that this call met there. */
   readonly failures: number
   /** Not to be tried before this monotonic instant, ms. */

@@ -57,12 +57,37 @@ export class TaskRefused extends Schema.TaggedError<TaskRefused>()("TaskRefused"
   reasons: Schema.Array(PlatformReason)
 }) {}
 
+/**
+ * Every platform that could take the task has used up its limits until after the task's deadline. `reasons` says for
+ * each when it could start at the earliest. Nothing was stored.
+ */
+export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
+  message: Schema.String,
+  reasons: Schema.Array(PlatformReason),
+  /** Until one of them could start such a task at the earliest, ms. */
+  retryAfterMs: Schema.NonNegative
+}) {}
+
+/** The service holds as much in memory as it may: the body was not read, nothing was accepted. */
+export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
+  message: Schema.String,
+  /** When to try again, ms. */
+  retryAfterMs: Schema.NonNegative
+}) {}
+
 /** A bug of the service's. What happened is in its log, not in the answer. */
 export class InternalError extends Schema.TaggedError<InternalError>()("InternalError", { message: Schema.String }) {}
 
-/** The service cannot take it now: shutting down, or its storage does not answer. Nothing was accepted. */
+/**
+ * The service cannot take it now: shutting down, its storage does not answer, or no platform can start the task before
+ * its deadline. Nothing was accepted.
+ */
 export class ServiceUnavailable extends Schema.TaggedError<ServiceUnavailable>()("ServiceUnavailable", {
-  message: Schema.String
+  message: Schema.String,
+  /** Where the platforms are the reason: why each of them, and when it could at the earliest. */
+  reasons: Schema.optional(Schema.Array(PlatformReason)),
+  /** When to try again, ms, where that is known. */
+  retryAfterMs: Schema.optional(Schema.NonNegative)
 }) {}
 
 /** The service should get no traffic now; `checks` says what fails. */
@@ -75,6 +100,12 @@ const envelope = <Type extends string, Details, DetailsEncoded>(
   type: Type,
   details: Schema.Schema<Details, DetailsEncoded>
 ) => Schema.Struct({ error: Schema.Struct({ type: Schema.Literal(type), message: Schema.String, details }) })
+
+const RetryAfterMs = Schema.propertySignature(Schema.NonNegative).annotations({
+  description: "When to try again, ms; the same as `Retry-After`, to the millisecond."
+})
+
+const WireReasons = Schema.Array(Schema.encodedSchema(PlatformReason))
 
 const NoDetails = Schema.Record({ key: Schema.String, value: Schema.Unknown })
 
@@ -170,7 +201,7 @@ export const ErrorBody = {
       "task-refused",
       Schema.Struct({
         problems: Schema.Array(FieldProblem),
-        reasons: Schema.Array(Schema.encodedSchema(PlatformReason))
+        reasons: WireReasons
       })
     ),
     TaskRefused,
@@ -198,7 +229,59 @@ export const ErrorBody = {
     described("InternalError", 500, "A bug of the service's.")
   ),
 
-  ServiceUnavailable: plain("service-unavailable", "ServiceUnavailable", ServiceUnavailable).annotations(
+  RateLimited: Schema.transform(
+    envelope("rate-limited", Schema.Struct({ reasons: WireReasons, retryAfterMs: RetryAfterMs })),
+    RateLimited,
+    {
+      strict: true,
+      decode: ({ error }) => ({ _tag: "RateLimited" as const, message: error.message, ...error.details }),
+      encode: ({ message, reasons, retryAfterMs }) => ({
+        error: { type: "rate-limited" as const, message, details: { reasons, retryAfterMs } }
+      })
+    }
+  ).annotations(
+    described(
+      "RateLimited",
+      429,
+      "The limits of every platform that could take the task are used up until after its deadline. Nothing was stored."
+    )
+  ),
+
+  Overloaded: Schema.transform(envelope("overloaded", Schema.Struct({ retryAfterMs: RetryAfterMs })), Overloaded, {
+    strict: true,
+    decode: ({ error }) => ({ _tag: "Overloaded" as const, message: error.message, ...error.details }),
+    encode: ({ message, retryAfterMs }) => ({
+      error: { type: "overloaded" as const, message, details: { retryAfterMs } }
+    })
+  }).annotations(
+    described(
+      "Overloaded",
+      503,
+      "The service holds as much in memory as it may. The body was not read; ask again soon."
+    )
+  ),
+
+  ServiceUnavailable: Schema.transform(
+    envelope(
+      "service-unavailable",
+      Schema.Struct({ reasons: Schema.optional(WireReasons), retryAfterMs: Schema.optional(Schema.NonNegative) })
+    ),
+    ServiceUnavailable,
+    {
+      strict: true,
+      decode: ({ error }) => ({ _tag: "ServiceUnavailable" as const, message: error.message, ...error.details }),
+      encode: ({ message, reasons, retryAfterMs }) => ({
+        error: {
+          type: "service-unavailable" as const,
+          message,
+          details: {
+            ...(reasons === undefined ? {} : { reasons }),
+            ...(retryAfterMs === undefined ? {} : { retryAfterMs })
+          }
+        }
+      })
+    }
+  ).annotations(
     described("ServiceUnavailable", 503, "The service cannot take it now. Nothing was accepted; ask again later.")
   ),
 
@@ -220,6 +303,8 @@ export const ApiError = Schema.Union(
   PayloadTooLarge,
   UnsupportedMediaType,
   TaskRefused,
+  RateLimited,
+  Overloaded,
   InternalError,
   ServiceUnavailable,
   NotReady

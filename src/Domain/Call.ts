@@ -73,13 +73,22 @@ export const Completion = Schema.Struct({
 }).annotations({ identifier: "Completion" })
 export type Completion = typeof Completion.Type
 
-/** What a provider's headers say of one of its own limits. */
+/** What a provider says of one of its own limits, in a response's headers, an error, or where it tells its quotas. */
 export interface LimitReading {
-  readonly unit: "requests" | "tokens"
+  /** What is counted; `usd` is credit, `percent` stands where only the used part of a limit is told (`limit` = 100). */
+  readonly unit: "requests" | "tokens" | "usd" | "percent"
+  /** The provider's own name of the limit, such as `primary` or `weekly`. */
+  readonly name?: string | undefined
+  /** Length of the limit's window, ms, where it is told. */
+  readonly windowMs?: number | undefined
+  /** Set where the limit is that of one model only. */
+  readonly model?: string | undefined
   readonly limit?: number | undefined
   readonly remaining?: number | undefined
   /** Until the limit is whole again, ms. */
   readonly resetsInMs?: number | undefined
+  /** Until a part of it is there again, ms, such as a rolling window's next tick. */
+  readonly refillsInMs?: number | undefined
 }
 
 /**
@@ -121,4 +130,17 @@ export const estimateInputTokens = (call: Call): number => {
   const system = textTokens(call.system ?? "")
   const fixed = system + tools + schema + 4
   return Math.ceil(call.messages.reduce((sum, message) => sum + contentTokens(message.content) + 4, fixed))
+}
+
+/** Memory that a call's texts take up, bytes, at most: two for each UTF-16 unit. */
+export const heldBytes = (call: Call): number => {
+  const lengthOf = (content: Message["content"]): number =>
+    typeof content === "string"
+      ? content.length
+      : content.reduce((sum, part) => {
+          if (part.type === "text") return sum + part.text.length
+          return sum + (part.source.kind === "url" ? part.source.url.length : part.source.data.length)
+        }, 0)
+  const tools = call.tools === undefined ? 0 : JSON.stringify(call.tools).length
+  return 2 * call.messages.reduce((sum, { content }) => sum + lengthOf(content), (call.system ?? "").length + tools)
 }

@@ -1,5 +1,5 @@
 import { Schema } from "effect"
-import { PlatformId } from "./Platform.js"
+import { PlatformId, RoutingPolicy } from "./Platform.js"
 import { Instant } from "./Time.js"
 
 /**
@@ -52,7 +52,17 @@ export class QuotaFailure extends Schema.TaggedError<QuotaFailure>()("QuotaFailu
   /** Wait at least this long, ms, as the provider said it. */
   retryAfterMs: Schema.optional(Schema.NonNegative),
   /** Used up until this instant, as the provider said it. */
-  resetsAt: Schema.optional(Instant)
+  resetsAt: Schema.optional(Instant),
+  /** The provider's own name of the quota that is used up, such as `PerDay` or `primary`. */
+  window: Schema.optional(Schema.String),
+  /** What that limit counts, where the provider says it. */
+  unit: Schema.optional(Schema.Literal("requests", "tokens")),
+  /** The size of that limit, where the provider says it. */
+  limit: Schema.optional(Schema.NonNegative),
+  /** Length of that limit's window, ms, where the provider says it. */
+  windowMs: Schema.optional(Schema.NonNegative),
+  /** Whether the provider counts it for that model alone; its other models are not used up then. */
+  perModel: Schema.optional(Schema.Boolean)
 }) {}
 
 /** The platform is sick or out of reach: 5xx, network, its timeouts, malformed replies, stalled streams. Feeds its breaker. */
@@ -115,17 +125,56 @@ export const viewOf = (failure: AttemptFailure): FailureView => ({
 export const PlatformReason = Schema.Struct({
   platform: PlatformId,
   reason: Schema.String,
+  kind: Schema.optional(Schema.Literal("limit", "failure", "out")).annotations({
+    description:
+      "What stands in the way: `limit`, its limits and quotas, or calls that go first; `failure`, it rests or is shut " +
+      "off after failures; `out`, it is out of service. Absent where it is none of them, as with what it lacks."
+  }),
   /** The earliest instant at which it can, where that is known. */
   earliestAt: Schema.optional(Instant)
 }).annotations({ identifier: "PlatformReason" })
 export type PlatformReason = typeof PlatformReason.Type
 
+/** What the weight of a candidate is made of. */
+export const weighing = {
+  weight: Schema.Number.annotations({
+    description: "What routing divides the work by: calls go to the platforms that are free by their weights."
+  }),
+  suitability: Schema.Number.annotations({ description: "How well it suits the type of task, as configured, 0 to 1." }),
+  quality: Schema.Number.annotations({
+    description: "What is measured of the model, as a factor of the weight: 0.05 to 2, 1 is neutral."
+  }),
+  preferred: Schema.Boolean.annotations({
+    description: "Whether its weight is raised because it served the last task with the same affinity key."
+  })
+}
+
+/** A platform that could serve the call, as it stood at the choice. Rows of earlier versions lack what is optional. */
+const DecisionCandidate = Schema.Struct({
+  platform: PlatformId,
+  model: Schema.String,
+  weight: weighing.weight,
+  suitability: Schema.optional(weighing.suitability),
+  quality: Schema.optional(weighing.quality),
+  preferred: Schema.optional(weighing.preferred),
+  free: Schema.optional(Schema.Boolean.annotations({ description: "Whether it could take the call at that moment." })),
+  busy: Schema.optional(Schema.String.annotations({ description: "Why it could not take the call at that moment." }))
+})
+
 /** Why a platform was chosen: who could, who could not and why. */
 export const Decision = Schema.Struct({
-  candidates: Schema.Array(Schema.Struct({ platform: PlatformId, model: Schema.String, weight: Schema.Number })),
-  excluded: Schema.Array(PlatformReason),
-  /** How long the call waited for its lease, ms. */
-  waitedMs: Schema.NonNegative
+  candidates: Schema.Array(DecisionCandidate).annotations({
+    description: "Who could serve the call, the greatest weight first."
+  }),
+  excluded: Schema.Array(PlatformReason).annotations({ description: "Who could not serve it, and why." }),
+  chosen: Schema.optional(PlatformId.annotations({ description: "Who of those free got it." })),
+  policy: Schema.optional(RoutingPolicy.annotations({ description: "What the weights went by." })),
+  hedge: Schema.optional(
+    Schema.Boolean.annotations({
+      description: "Whether it is the second attempt beside one that took unusually long; the first good answer wins."
+    })
+  ),
+  waitedMs: Schema.NonNegative.annotations({ description: "How long the call waited for its turn, ms." })
 }).annotations({ identifier: "Decision" })
 export type Decision = typeof Decision.Type
 
@@ -136,7 +185,7 @@ export const TraceEntry = Schema.Struct({
   platform: PlatformId,
   model: Schema.String,
   decision: Decision,
-  /** `ignored`: cut by the call's own deadline. */
+  /** `ignored`: cut by the call's own deadline, or because the other of two attempts at once was faster. */
   outcome: Schema.Literal("succeeded", "failed", "ignored"),
   durationMs: Schema.NonNegative,
   /** Until the first piece of the answer, ms. */

@@ -29,6 +29,21 @@ export const Capability = Schema.Literal(
 ).annotations({ identifier: "Capability" })
 export type Capability = typeof Capability.Type
 
+/** A kind of model that a task may ask for in place of a name; the settings say which model of a platform it is. */
+export const ModelClass = Schema.Literal("fast", "balanced", "best").annotations({ identifier: "ModelClass" })
+export type ModelClass = typeof ModelClass.Type
+
+/**
+ * What a choice among platforms goes by:
+ * `balanced` = how well each suits the type of task, and what is measured of it;
+ * `fastest`, `cheapest` = the same, with speed or price before all;
+ * `best` = how well each suits, whatever it takes and costs.
+ */
+export const RoutingPolicy = Schema.Literal("balanced", "fastest", "cheapest", "best").annotations({
+  identifier: "RoutingPolicy"
+})
+export type RoutingPolicy = typeof RoutingPolicy.Type
+
 /**
  * How a provider counts an attempt against its token limit:
  * `reserved` = input plus the maximum output, when the request arrives;

@@ -1,7 +1,7 @@
 import { Schema } from "effect"
 import { Message, ResponseFormat, Tool, ToolCall } from "./Call.js"
-import { Decision, FailureView, PlatformReason } from "./Failure.js"
-import { Capability, PlatformId } from "./Platform.js"
+import { Decision, FailureView, PlatformReason, weighing } from "./Failure.js"
+import { Capability, PlatformId, RoutingPolicy } from "./Platform.js"
 import { Instant, InstantText } from "./Time.js"
 import { Usage } from "./Usage.js"
 
@@ -56,7 +56,19 @@ export const TaskSubmission = Schema.Struct({
   }),
   platform: Schema.optional(PlatformId).annotations({ description: "Only this platform." }),
   deny: Schema.optional(Schema.Array(PlatformId)).annotations({ description: "Never these platforms." }),
-  model: Schema.optional(Schema.String.pipe(Schema.minLength(1))).annotations({ description: "Only this model." }),
+  model: Schema.optional(Schema.String.pipe(Schema.minLength(1))).annotations({
+    description:
+      "Only this model, by its name or as `platform/model`; or a class of models: `fast`, `balanced` or `best`, which each platform's settings map to one."
+  }),
+  policy: Schema.optional(RoutingPolicy).annotations({
+    description: "What the choice among the platforms goes by. Default as configured (`balanced`)."
+  }),
+  affinityKey: Schema.optional(Schema.String.pipe(Schema.minLength(1), Schema.maxLength(128))).annotations({
+    description: "Tasks with the same key go to the same platform, where that is fair to the others."
+  }),
+  maxCostUsd: Schema.optional(Schema.Number.pipe(Schema.finite(), Schema.positive())).annotations({
+    description: "Only where one attempt cannot cost more than this at list prices, USD."
+  }),
   maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.between(1, 1_000_000))).annotations({
     description: "Upper bound of the answer, tokens. Default as configured."
   }),
@@ -122,6 +134,9 @@ export const Task = Schema.Struct({
   platform: Schema.optional(PlatformId),
   deny: Schema.optional(Schema.Array(PlatformId)),
   model: Schema.optional(Schema.String),
+  policy: Schema.optional(RoutingPolicy),
+  affinityKey: Schema.optional(Schema.String),
+  maxCostUsd: Schema.optional(Schema.Number),
   maxOutputTokens: Schema.optional(Schema.Int),
   tools: Schema.optional(Schema.Array(Tool)),
   responseFormat: Schema.optional(ResponseFormat),
@@ -148,7 +163,10 @@ export const Attempt = Schema.Struct({
   number: Schema.Int.pipe(Schema.positive()),
   platform: PlatformId,
   model: Schema.String,
-  /** `interrupted`: cut by our own shutdown or crash; `ignored`: cut by a cancel or the task's deadline. */
+  /**
+   * `interrupted`: cut by our own shutdown or crash; `ignored`: cut by a cancel, the task's deadline, or the faster answer
+   * of another attempt made at the same time.
+   */
   outcome: Schema.Literal("running", "succeeded", "failed", "interrupted", "ignored"),
   startedAt: Instant,
   endedAt: Schema.optional(Instant),
@@ -161,3 +179,49 @@ export const Attempt = Schema.Struct({
   decision: Decision
 }).annotations({ identifier: "Attempt" })
 export type Attempt = typeof Attempt.Type
+
+/** A platform that could serve a task, as it stands now. */
+export const PreviewCandidate = Schema.Struct({
+  platform: PlatformId,
+  model: Schema.String.annotations({ description: "The model that would serve the task there." }),
+  ...weighing,
+  preferred: Schema.optional(weighing.preferred),
+  share: Schema.Number.annotations({
+    description: "The part of such tasks it gets while all candidates are free, 0 to 1: its part of the weights."
+  }),
+  free: Schema.Boolean.annotations({ description: "Whether it could start the task now." }),
+  busy: Schema.optional(PlatformReason).annotations({
+    description: "Why it could not start the task now, and when it could at the earliest, where that is known."
+  }),
+  maxCostUsd: Schema.optional(Schema.Number).annotations({
+    description: "What one attempt may cost there at most at list prices, USD; absent where the price is unknown."
+  })
+})
+export type PreviewCandidate = typeof PreviewCandidate.Type
+
+/** What would become of a task, were it submitted now. Nothing of it is stored, and nothing is kept free for it. */
+export const TaskPreview = Schema.Struct({
+  accepted: Schema.Literal(true).annotations({
+    description: "It would be accepted: what would be refused gets the same error as its submission."
+  }),
+  type: TaskType,
+  priority: Priority,
+  policy: RoutingPolicy,
+  deadline: Schema.propertySignature(Instant).annotations({ description: "Until when it would have to be done." }),
+  tokens: Schema.Struct({
+    input: Schema.Number.annotations({ description: "Estimated from the texts." }),
+    maxOutput: Schema.Number.annotations({ description: "The bound of the answer." })
+  }),
+  candidates: Schema.Array(PreviewCandidate).annotations({
+    description: "Who could serve it, the greatest weight first; never empty."
+  }),
+  excluded: Schema.Array(PlatformReason).annotations({ description: "Who could not serve it, and why." }),
+  choice: Schema.optional(PlatformId).annotations({
+    description: "Who would get it now; absent where it would wait."
+  }),
+  patientUntil: Schema.optional(Instant).annotations({
+    description:
+      "Until when it would leave those free unused for one of more than twice their weight that is known to be free by then."
+  })
+}).annotations({ identifier: "TaskPreview" })
+export type TaskPreview = typeof TaskPreview.Type

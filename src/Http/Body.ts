@@ -1,7 +1,7 @@
 import { IncomingMessage } from "node:http"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import { Effect, Stream } from "effect"
-import { InvalidRequest, PayloadTooLarge } from "../Domain/ApiError.js"
+import { InvalidRequest, type Overloaded, PayloadTooLarge } from "../Domain/ApiError.js"
 
 /**
  * A client that is still sending sees our answer only if we go on reading: closing at once makes the system reset the
@@ -106,7 +106,7 @@ const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> =>
 /** What the request says of its body before any of it is read. */
 export const declaredLength = (request: HttpServerRequest.HttpServerRequest): number | undefined => {
   const length = request.headers["content-length"]
-  return length === undefined ? undefined : Number(length)
+  return length !== undefined && /^\d+$/.test(length) ? Number(length) : undefined
 }
 
 export const hasBody = (request: HttpServerRequest.HttpServerRequest): boolean =>
@@ -128,11 +128,23 @@ export const discardBody = (request: HttpServerRequest.HttpServerRequest): Effec
       })
   })
 
-/** The same request, whose `json` counts the bytes it reads and says in our own errors what is wrong with them. */
+/**
+ * The same request, whose `json` first makes sure by `hold` that there is room for as many bytes as its body may have,
+ * then counts the bytes it reads and says in our own errors what is wrong with them.
+ */
 export const withCheckedJson = (
   request: HttpServerRequest.HttpServerRequest,
-  maxBytes: number
-): HttpServerRequest.HttpServerRequest =>
-  Object.create(request, {
-    json: { value: Effect.flatMap(readBody(request.source, maxBytes), parseJson) }
+  maxBytes: number,
+  hold: (bytes: number) => Effect.Effect<void, Overloaded>
+): HttpServerRequest.HttpServerRequest => {
+  const bytes = hasBody(request) ? Math.min(declaredLength(request) ?? maxBytes, maxBytes) : 0
+  return Object.create(request, {
+    json: {
+      value: hold(bytes).pipe(
+        Effect.tapError(() => discardBody(request)),
+        Effect.zipRight(readBody(request.source, maxBytes)),
+        Effect.flatMap(parseJson)
+      )
+    }
   })
+}

@@ -2,7 +2,7 @@ import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { Effect, Stream } from "effect"
+import { Effect, Scope, Stream } from "effect"
 import {
   Forbidden,
   InvalidRequest,
@@ -10,6 +10,7 @@ import {
   ServiceUnavailable,
   UnsupportedMediaType
 } from "../Domain/ApiError.js"
+import { ResourceManager } from "../ResourceManager.js"
 import { Settings, type SettingsShape } from "../Settings.js"
 import { declaredLength, discardBody, hasBody, tooLarge, withCheckedJson } from "./Body.js"
 import { Shutdown } from "./Shutdown.js"
@@ -108,8 +109,9 @@ type Refusal = InvalidRequest | Forbidden | PayloadTooLarge | UnsupportedMediaTy
 export const make: Effect.Effect<
   <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E | Refusal, R>,
   never,
-  Settings | Shutdown
+  ResourceManager | Settings | Shutdown
 > = Effect.gen(function* () {
+  const resources = yield* ResourceManager
   const settings = yield* Settings
   const shutdown = yield* Shutdown
 
@@ -127,10 +129,16 @@ export const make: Effect.Effect<
     Effect.gen(function* () {
       const request = yield* HttpServerRequest.HttpServerRequest
       yield* enter(request)
-      const response = yield* Effect.provideService(
-        app,
-        HttpServerRequest.HttpServerRequest,
-        withCheckedJson(request, settings.maxBodyBytes)
+      // What a body takes up is held from before its first byte is read until the request is answered.
+      const response = yield* Effect.acquireUseRelease(
+        Scope.make(),
+        (held) =>
+          Effect.provideService(
+            app,
+            HttpServerRequest.HttpServerRequest,
+            withCheckedJson(request, settings.maxBodyBytes, (bytes) => Scope.extend(resources.holdBytes(bytes), held))
+          ),
+        Scope.close
       )
       return endsOn(shutdown.awaitBegin, response)
     })

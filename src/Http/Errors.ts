@@ -35,7 +35,10 @@ const headersOf = (error: ApiError): Readonly<Record<string, string>> => {
       return { "www-authenticate": 'Bearer realm="dream-team"' }
     case "MethodNotAllowed":
       return { allow: error.allowed.join(", ") }
+    case "RateLimited":
+    case "Overloaded":
     case "ServiceUnavailable":
+      return { "retry-after": String(Math.max(1, Math.ceil((error.retryAfterMs ?? 0) / 1_000))) }
     case "NotReady":
       return { "retry-after": "1" }
     default:

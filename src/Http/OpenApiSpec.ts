@@ -28,6 +28,17 @@ const completeResponse = (response: unknown): unknown =>
       }
     : response
 
+const textHeader = (name: string, description: string) => ({ [name]: { description, schema: { type: "string" } } })
+
+const retryAfter = textHeader("Retry-After", "Seconds until it is worth trying again, at least 1.")
+
+/** Headers that come with every error of a status. */
+const errorHeaders: Readonly<Record<string, Json>> = {
+  401: textHeader("WWW-Authenticate", "`Bearer`."),
+  429: retryAfter,
+  503: retryAfter
+}
+
 const completeOperation = (operation: unknown): unknown =>
   isJson(operation) && isJson(operation.responses)
     ? {
@@ -42,12 +53,10 @@ const completeOperation = (operation: unknown): unknown =>
             if (status === "400") {
               return { ...complete, description: "The request is not what this endpoint takes; each field is named." }
             }
-            return status === "401"
-              ? {
-                  ...complete,
-                  headers: { "WWW-Authenticate": { description: "`Bearer`.", schema: { type: "string" } } }
-                }
-              : complete
+            const headers = errorHeaders[status]
+            return headers === undefined
+              ? complete
+              : { ...complete, headers: { ...Object(complete.headers), ...headers } }
           }
         )
       }

@@ -8,7 +8,8 @@ import { ErrorBody } from "../Domain/ApiError.js"
 import { PlatformView } from "../Domain/Lease.js"
 import { PlatformId } from "../Domain/Platform.js"
 
-const PlatformPath = Schema.Struct({
+/** The path of an endpoint about one platform. */
+export const PlatformPath = Schema.Struct({
   id: Schema.propertySignature(PlatformId).annotations({ description: "The platform's id, as in the settings." })
 })
 
@@ -22,7 +23,9 @@ const list = HttpApiEndpoint.get("list", "/v1/platforms")
   .annotateContext(
     OpenApi.annotations({
       summary: "List the platforms",
-      description: "Each configured platform: whether it can be used, why not, its breaker and what was measured of it."
+      description:
+        "Each configured platform and the models it was used with: whether it can be used, why not, its breaker, and what " +
+        "was measured of it: latency and errors over the latest attempts."
     })
   )
 

@@ -6,6 +6,9 @@ import type { PlatformId } from "../Domain/Platform.js"
 import { PlatformDetector } from "../PlatformDetector.js"
 import { PlatformsApi } from "./Api.js"
 
+export const noSuchPlatform = (id: PlatformId, known: ReadonlyArray<PlatformId>): NotFound =>
+  new NotFound({ message: `There is no platform ${id}, only ${known.join(", ") || "none at all"}` })
+
 /** The endpoints of the platforms. */
 export const layer = HttpApiBuilder.group(PlatformsApi, "platforms", (handlers) =>
   Effect.gen(function* () {
@@ -15,9 +18,10 @@ export const layer = HttpApiBuilder.group(PlatformsApi, "platforms", (handlers) 
       Effect.flatMap(detector.view, (views) => {
         const view = views.find((candidate) => candidate.id === id)
         return view === undefined
-          ? new NotFound({
-              message: `There is no platform ${id}, only ${views.map((known) => known.id).join(", ") || "none at all"}`
-            })
+          ? noSuchPlatform(
+              id,
+              views.map((known) => known.id)
+            )
           : Effect.succeed(view)
       })
 

@@ -1,4 +1,5 @@
 import { DateTime, Option, type Redacted, Schema } from "effect"
+import type { LimitReading } from "../Domain/Call.js"
 import {
   type AttemptFailure,
   CredentialFailure,
@@ -15,7 +16,9 @@ import {
   parseDuration,
   parseReset,
   parseRetryAfter,
-  type ResponseHeaders
+  planLimits,
+  type ResponseHeaders,
+  readLimits
 } from "./Wire/RateLimitHeaders.js"
 import { lenient } from "./Wire.js"
 
@@ -50,8 +53,18 @@ const RetryDelay = Schema.Union(
 const ErrorDetail = Schema.Struct({
   reason: lenient(Schema.String),
   retryDelay: lenient(RetryDelay),
-  violations: lenient(Schema.Array(Schema.Struct({ quotaId: lenient(Schema.String) })))
+  violations: lenient(
+    Schema.Array(
+      Schema.Struct({
+        quotaId: lenient(Schema.String),
+        // An int64, which Google writes as a text.
+        quotaValue: lenient(Schema.Union(Schema.Finite, Schema.NumberFromString.pipe(Schema.finite()))),
+        quotaDimensions: lenient(Schema.Struct({ model: lenient(Schema.NonEmptyString) }))
+      })
+    )
+  )
 })
+type Violation = NonNullable<(typeof ErrorDetail.Type)["violations"]>[number] & { readonly quotaId: string }
 
 const Code = Schema.Union(Schema.String, Schema.Number)
 
@@ -84,7 +97,8 @@ interface Facts {
   /** The provider's words for what is wrong, the most specific first. */
   readonly codes: ReadonlyArray<string>
   readonly statusInBody: number | undefined
-  readonly quotaIds: ReadonlyArray<string>
+  /** Google's quotas that are used up. */
+  readonly violations: ReadonlyArray<Violation>
   readonly retryDelayMs: number | undefined
   readonly resetsAt: number | undefined
   readonly resetsInMs: number | undefined
@@ -133,7 +147,9 @@ const readFacts = (body: string): Facts => {
     // A bare number repeats the status, and `error` the fact.
     codes: words.filter((word): word is string => typeof word === "string" && !/^(?:\d*|error)$/.test(word)),
     statusInBody: numbers[0],
-    quotaIds: details.flatMap((detail) => detail.violations ?? []).flatMap((violation) => violation.quotaId ?? []),
+    violations: details.flatMap((detail) =>
+      (detail.violations ?? []).flatMap(({ quotaId, ...rest }) => (quotaId === undefined ? [] : [{ ...rest, quotaId }]))
+    ),
     retryDelayMs: details.map((detail) => retryDelayMs(detail.retryDelay)).find((ms) => ms !== undefined),
     resetsAt: resetsAt !== undefined && resetsAt > 0 ? epochMs(resetsAt) : undefined,
     resetsInMs: resetsIn !== undefined && resetsIn >= 0 ? resetsIn * 1_000 : undefined,
@@ -294,6 +310,9 @@ const verdictsByText: ReadonlyArray<readonly [RegExp, Verdict]> = [
   [/content policy|usage policy|safety (?:system|policy)|inappropriate content|content filter/i, refused],
   [/^(?:forbidden|unauthorized|access denied)\b/i, credential]
 ]
+/** What Google's ids of quotas are made of. */
+const isDaily = /PerDay/i
+const isConcurrency = /Concurrent/i
 const saysOverloaded = /overloaded|at capacity/i
 const saysConcurrency = /concurren|simultaneous|parallel request/i
 const saysWindow =
@@ -305,9 +324,9 @@ const verdictOf = (reply: RefusedReply, facts: Facts): Verdict => {
   const message = facts.message ?? ""
   const codes = facts.codes.map(bare)
 
-  if (facts.quotaIds.length > 0) {
-    const named = (word: RegExp) => facts.quotaIds.some((id) => word.test(id))
-    return named(/PerDay/i) ? usedUp : named(/Concurrent/i) ? concurrency : rate
+  if (facts.violations.length > 0) {
+    const named = (word: RegExp) => facts.violations.some(({ quotaId }) => word.test(quotaId))
+    return named(isDaily) ? usedUp : named(isConcurrency) ? concurrency : rate
   }
   if (saysTooLargeForMinute.test(message)) {
     return context
@@ -390,14 +409,11 @@ const exhaustedReset = (reply: RefusedReply, facts: Facts): number | undefined =
   return resets.length === 0 ? undefined : Math.max(...resets)
 }
 
-/** When the used-up windows of a ChatGPT plan reset, by `x-codex-{primary,secondary}-*`: the later one. */
-const planReset = (headers: ResponseHeaders): number | undefined => {
-  const resets = ["primary", "secondary"].flatMap((window) => {
-    const resetAt = Number(headers[`x-codex-${window}-reset-at`])
-    return Number(headers[`x-codex-${window}-used-percent`]) >= 100 && resetAt > 0 ? [epochMs(resetAt)] : []
-  })
-  return resets.length === 0 ? undefined : Math.max(...resets)
-}
+/** The used-up window of a ChatGPT plan, by `x-codex-{primary,secondary}-*`: of both the one that resets later. */
+const usedUpPlan = (reply: RefusedReply): LimitReading | undefined =>
+  planLimits(reply.headers, reply.nowMs)
+    .filter(({ remaining }) => remaining === 0)
+    .sort((left, right) => (right.resetsInMs ?? 0) - (left.resetsInMs ?? 0))[0]
 
 /** The wait in the text of a message ("Please try again in 1.284s."), for want of a field. */
 const waitInText = (message: string): number | undefined => {
@@ -454,16 +470,17 @@ const quotaFailure = (
   said: Omit<ConstructorParameters<typeof CredentialFailure>[0], "_tag">
 ): QuotaFailure => {
   const message = facts.message ?? ""
-  const isDaily = facts.quotaIds.some((id) => /PerDay/i.test(id))
-  const retryAfterMs = isDaily
+  const isOfDay = facts.violations.some(({ quotaId }) => isDaily.test(quotaId))
+  const retryAfterMs = isOfDay
     ? // Google sends a RetryInfo of seconds along with a daily quota that is used up.
       undefined
     : (retryAfterOf(reply, facts) ?? exhaustedReset(reply, facts) ?? waitInText(message))
+  const plan = usedUpPlan(reply)
   const resetsAt =
     facts.resetsAt ??
     (facts.resetsInMs === undefined ? undefined : reply.nowMs + facts.resetsInMs) ??
-    planReset(reply.headers) ??
-    (isDaily ? nextPacificMidnight(reply.nowMs) : undefined)
+    (plan?.resetsInMs === undefined ? undefined : reply.nowMs + plan.resetsInMs) ??
+    (isOfDay ? nextPacificMidnight(reply.nowMs) : undefined)
   const isLong = retryAfterMs !== undefined && retryAfterMs > longestRateWaitMs
   const reason =
     verdict !== "unsaid"
@@ -480,6 +497,124 @@ const quotaFailure = (
     resetsAt: believable(
       resetsAt ?? (reason === "window" && retryAfterMs !== undefined ? reply.nowMs + retryAfterMs : undefined),
       reply.nowMs
-    )
+    ),
+    ...(reason === "concurrency" ? {} : refusingLimit(reply, facts, plan))
   })
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Which limit it was
+// ---------------------------------------------------------------------------------------------------------------
+
+type RefusingLimit = Pick<QuotaFailure, "window" | "unit" | "limit" | "windowMs" | "perModel">
+
+const periodMs: Readonly<Record<string, number>> = {
+  second: 1_000,
+  minute: 60_000,
+  min: 60_000,
+  hour: 3_600_000,
+  day: 86_400_000,
+  week: 7 * 86_400_000
+}
+
+/** Google's id of a quota tells what it counts and for how long: `GenerateRequestsPerDayPerProjectPerModel-FreeTier`. */
+const violatedQuota = (violations: ReadonlyArray<Violation>): RefusingLimit | undefined => {
+  const violation = violations.find(({ quotaId }) => isDaily.test(quotaId)) ?? violations[0]
+  if (violation === undefined) {
+    return undefined
+  }
+  const { quotaDimensions, quotaId, quotaValue } = violation
+  const period = /Per(Second|Minute|Hour|Day|Week)(?![a-z])/.exec(quotaId)?.[1]
+  const windowMs = period === undefined ? undefined : periodMs[period.toLowerCase()]
+  return {
+    window: period === undefined ? undefined : `Per${period}`,
+    unit: /token/i.test(quotaId) ? "tokens" : /request/i.test(quotaId) ? "requests" : undefined,
+    // Of nothing there is no share to keep: such a quota is not on offer, however long one waits.
+    limit: windowMs !== undefined && quotaValue !== undefined && quotaValue > 0 ? quotaValue : undefined,
+    windowMs,
+    perModel: /PerModel(?![a-z])/.test(quotaId) || quotaDimensions?.model !== undefined
+  }
+}
+
+/** DashScope's codes that tell what the limit counts, by letters and digits only. */
+const unitOfCode: ReadonlyMap<string, "requests" | "tokens"> = new Map([
+  [bare("Throttling.AllocationQuota"), "tokens"],
+  [bare("insufficient_quota"), "tokens"],
+  [bare("Throttling.RateQuota"), "requests"],
+  [bare("LimitRequests"), "requests"]
+])
+
+const dashScopeLimit = (facts: Facts): RefusingLimit => {
+  const codes = facts.codes.map(bare)
+  return codes.includes(bare("AllocationQuota.FreeTierOnly"))
+    ? // What DashScope gives free, it gives of each model.
+      { window: "FreeTierOnly", perModel: true }
+    : { unit: codes.map((code) => unitOfCode.get(code)).find((unit) => unit !== undefined) }
+}
+
+/**
+ * OpenAI's limits, by its message ("Rate limit reached for gpt-6-sol in organization org-1 on tokens per min (TPM): Limit
+ * 30000, Used 29000, Requested 4000."), the error's type, and the headers of the limit that has nothing left.
+ */
+const rateLimit = (reply: RefusedReply, facts: Facts): RefusingLimit => {
+  const message = facts.message ?? ""
+  const [, unitInText, period] =
+    /\b(requests|tokens) per (second|min(?:ute)?|hour|day|week)\b/i.exec(message)?.map((word) => word.toLowerCase()) ??
+    []
+  const limitInText = /\bLimit:? (\d{1,15})\b/.exec(message)?.[1]
+  const readings = readLimits(reply.headers, reply.nowMs)
+  const usedUp = readings.filter(({ remaining, unit }) => remaining === 0 && unit !== "percent")
+  const unit = (["requests", "tokens"] as const).find((candidate) =>
+    unitInText === undefined
+      ? facts.codes.includes(candidate) || (usedUp.length === 1 && usedUp[0]?.unit === candidate)
+      : unitInText === candidate
+  )
+  if (unit === undefined) {
+    return {}
+  }
+  const inText = period === undefined ? undefined : periodMs[period]
+  const reading = readings.find((read) => read.unit === unit)
+  const windowMs = inText ?? reading?.windowMs
+  const limit =
+    inText !== undefined && limitInText !== undefined
+      ? Number(limitInText)
+      : // A header's figure whose window is not known may be that of any.
+        windowMs === 60_000 && (reading?.resetsInMs ?? Number.POSITIVE_INFINITY) <= 60_000
+        ? reading?.limit
+        : undefined
+  return {
+    window: inText === undefined || inText <= 60_000 ? undefined : `${unit} per ${period}`,
+    unit,
+    limit: limit !== undefined && limit > 0 ? limit : undefined,
+    windowMs,
+    // OpenAI counts by model and names it.
+    perModel:
+      reply.model !== undefined && message.startsWith(`Rate limit reached for ${reply.model} `) ? true : undefined
+  }
+}
+
+/** Names of windows that a message has, for want of a field. */
+const windowsByText: ReadonlyArray<readonly [RegExp, string]> = [
+  [/\b(?:5|five)[- ]?h(?:ours?)?\b/i, "5h"],
+  [/weekly|per week/i, "weekly"],
+  [/daily|per day/i, "daily"],
+  [/monthly|per month/i, "monthly"]
+]
+
+/** What is known of the limit that refused. */
+const refusingLimit = (reply: RefusedReply, facts: Facts, plan: LimitReading | undefined): RefusingLimit => {
+  const violated = violatedQuota(facts.violations)
+  if (violated !== undefined) {
+    return violated
+  }
+  if (plan !== undefined) {
+    return { window: plan.name, windowMs: plan.windowMs }
+  }
+  if (isDashScope(reply, facts)) {
+    return dashScopeLimit(facts)
+  }
+  const found = rateLimit(reply, facts)
+  return found.window === undefined
+    ? { ...found, window: windowsByText.find(([says]) => says.test(facts.message ?? ""))?.[1] }
+    : found
 }

@@ -1,13 +1,13 @@
 import type { Effect, Stream } from "effect"
-import type { Call, Completion, Delta } from "../Domain/Call.js"
+import type { Call, Completion, Delta, LimitReading } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import type { PlatformSettings } from "../Settings.js"
 
 /** What a health check found. */
 export interface CheckResult {
-  /** What the platform said of its quotas, where its check asks for them (Synthetic). */
-  readonly exhaustedUntil?: number | undefined
+  /** What the platform said of its limits, where its check asks for them (Synthetic); else empty. */
+  readonly readings: ReadonlyArray<LimitReading>
   readonly models: ReadonlyArray<string>
 }
 

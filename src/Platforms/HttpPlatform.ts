@@ -11,7 +11,7 @@ import { monotonicMs } from "../Domain/Time.js"
 import type { PlatformSettings } from "../Settings.js"
 import { classify } from "./Classification.js"
 import type { CheckResult, PlatformClient } from "./Client.js"
-import { exhaustedUntil } from "./Quotas.js"
+import { readQuotas } from "./Quotas.js"
 import { scrub } from "./Secrets.js"
 import { makeSseParser } from "./Sse.js"
 import { makeWatchdog, type Watchdog } from "./Watchdog.js"
@@ -233,7 +233,7 @@ export const makeHttpPlatform = (
     "gen_ai.usage.output_tokens": finish.usage.outputTokens
   })
 
-  const get = <A>(url: string, decode: (body: string) => Either.Either<A, WireProblem>) =>
+  const get = <A>(url: string, decode: (body: string, nowMs: number) => Either.Either<A, WireProblem>) =>
     send(undefined, authorized(HttpClientRequest.get(url, { headers: { accept: "application/json" } }))).pipe(
       Effect.flatMap((response) =>
         readText(response, maxBodyBytes).pipe(
@@ -242,12 +242,13 @@ export const makeHttpPlatform = (
             ({ isCut }) => !isCut,
             () => tooLarge(undefined)
           ),
-          Effect.flatMap(({ text }) => {
+          Effect.zip(Clock.currentTimeMillis),
+          Effect.flatMap(([{ text }, nowMs]) => {
             const value = parseJson(text, "the reply")
             const decoded =
               Either.isRight(value) && isErrorValue(value.right)
                 ? Either.left<WireProblem>({ _tag: "ProviderError", body: text })
-                : decode(text)
+                : decode(text, nowMs)
             return Either.match(decoded, {
               onLeft: (found) => Effect.flip(problem(undefined, response, found)),
               onRight: (result) => Effect.succeed(result)
@@ -477,9 +478,9 @@ export const makeHttpPlatform = (
 
   const check: Effect.Effect<CheckResult, AttemptFailure> =
     settings.quotasUrl === undefined
-      ? Effect.map(listModels, (models) => ({ models }))
-      : get(settings.quotasUrl, exhaustedUntil).pipe(
-          Effect.map((until) => ({ exhaustedUntil: until, models: [] })),
+      ? Effect.map(listModels, (models) => ({ models, readings: [] }))
+      : get(settings.quotasUrl, readQuotas).pipe(
+          Effect.map((readings) => ({ models: [], readings })),
           Effect.withSpan("Platforms.check", { attributes: { "gen_ai.provider.name": platform } })
         )
 

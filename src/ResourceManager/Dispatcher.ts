@@ -1,12 +1,17 @@
 import type { LimitReading } from "../Domain/Call.js"
+import type { PlatformEventBody } from "../Domain/Event.js"
 import { LeaseUnavailable, type PlatformReason } from "../Domain/Failure.js"
-import type { Candidate, PlatformResources, ResourcesView, Settlement } from "../Domain/Lease.js"
+import type { Candidate, Drained, PlatformResources, ResourcesView, Settlement } from "../Domain/Lease.js"
 import type { PlatformId } from "../Domain/Platform.js"
-import type { Priority, TenantId } from "../Domain/Task.js"
-import * as Breaker from "./Breaker.js"
+import type { Priority, TaskType, TenantId } from "../Domain/Task.js"
+import type { PlatformLimits } from "../Settings.js"
+import type * as Breaker from "./Breaker.js"
 import type { TokenEstimate } from "./Ledger.js"
-import { epochOf, monotonicOf, type Now } from "./Now.js"
-import type { Budget, Grant } from "./PlatformBudget.js"
+import { epochOf, type Now } from "./Now.js"
+import type { Ask } from "./PlatformBudget.js"
+import type { Exhausted } from "./Quota.js"
+import type { SavedPlatform } from "./Saved.js"
+import * as Slot from "./Slot.js"
 import * as WaitingLine from "./WaitingLine.js"
 
 export interface LeaseRequest {
@@ -14,32 +19,28 @@ export interface LeaseRequest {
   readonly candidates: ReadonlyArray<Candidate & { readonly notBefore?: number | undefined }>
   /** An estimate of the input and the bound of the output, tokens. The margin is the manager's business. */
   readonly tokens: TokenEstimate
+  /** What kind of work it is: how far its estimates are off is learned by platform and type. */
+  readonly type: TaskType
   readonly priority: Priority
   readonly tenant: TenantId
   /** Give up when no lease can be had within this long, ms. Fails at once where it is certain beforehand. */
   readonly maxWaitMs: number
-}
-
-/** Out of service, until an instant (epoch ms) where it is known. */
-export interface Out {
-  readonly reason: string
-  readonly until?: number | undefined
-}
-
-/** A platform as the dispatcher knows it. */
-interface Slot {
-  readonly id: PlatformId
-  readonly budget: Budget
-  readonly policy: Breaker.Policy
-  breaker: Breaker.Breaker
-  /** Whether the smallest attempt could start on some model of it, as of the latest look. */
-  isOpen: boolean
-  out: Out | undefined
-  readonly modelsOut: Map<string, Out>
-  /** Of the smooth weighted round robin between platforms: the largest is next. */
-  balance: number
-  /** What lower priorities are owed of it, as parts of its largest limit. */
-  readonly credit: Record<Priority, number>
+  /**
+   * How long it leaves a free platform unused for one of more than twice its weight whose earliest start is known to
+   * lie inside this time, ms; default 0.
+   */
+  readonly patienceMs?: number | undefined
+  /**
+   * Calls of one rotation take turns between the platforms that are free, as their weights say; default: the type. Calls
+   * with other weights are in another rotation, so that neither distorts the other's shares.
+   */
+  readonly rotation?: string | undefined
+  /** Whether a caller that is refused comes back later: it is not refused for the calls that go before it. */
+  readonly comesBack?: boolean | undefined
+  /** Memory that the call takes up while it waits, bytes; default 0. */
+  readonly bytes?: number | undefined
+  /** The attempt the lease is for, so that a platform's history can name it. */
+  readonly attempt?: { readonly id: string; readonly number: number } | undefined
 }
 
 /** What a granted call holds until it is settled. */
@@ -48,11 +49,26 @@ export interface Held {
   readonly platform: PlatformId
   readonly model: string
   readonly waitedMs: number
-  readonly slot: Slot
-  readonly grant: Grant
-  readonly permit: Breaker.Permit
+  /** Who could have taken the call at that moment, the chosen one among them. */
+  readonly free: ReadonlyArray<PlatformId>
+  /** Why each of the other candidates could not. */
+  readonly busy: ReadonlyArray<PlatformReason>
+  readonly slot: Slot.Slot
+  readonly taken: Slot.Taken
   hasStarted: boolean
   isSettled: boolean
+}
+
+/** What would become of a call, were it to ask for a lease now. */
+export interface Outlook {
+  /** Who could take it. */
+  readonly free: ReadonlyArray<PlatformId>
+  /** Why each of the other candidates could not. */
+  readonly busy: ReadonlyArray<PlatformReason>
+  /** Who of those free would get it; absent where it would wait. */
+  readonly choice?: PlatformId | undefined
+  /** It would leave those free unused, up to this instant (epoch ms), for one of more than twice their weight. */
+  readonly patientUntil?: number | undefined
 }
 
 export type Answer =
@@ -60,28 +76,29 @@ export type Answer =
   | { readonly _tag: "Refused"; readonly error: LeaseUnavailable }
 
 /** A call's place in the line, until `answer` is there. */
-export interface Ticket extends WaitingLine.Waiter<Slot> {
-  readonly tokens: TokenEstimate
-  readonly maxWaitMs: number
-  /** Candidates that are not configured here. */
-  readonly unknown: ReadonlyArray<PlatformId>
+export interface Ticket extends WaitingLine.Waiter<Slot.Slot> {
+  readonly request: LeaseRequest
   answer: Answer | undefined
   /** Called once, when the answer is there. */
   onAnswer: ((answer: Answer) => void) | undefined
 }
 
-type Option = WaitingLine.Option<Slot>
+type Option = WaitingLine.Option<Slot.Slot>
 
 /** Live waits of one process at most. */
 const MAX_WAITING = 10_000
-/** Models out of service that are remembered per platform. */
-const MAX_MODELS_OUT = 256
+/** Rotations of which the turns are remembered; the oldest are forgotten. */
+const MAX_ROTATIONS = 1_000
 /** What a lower priority that waits for a saturated platform is owed of its grants, by cost. */
 const SHARES: ReadonlyArray<readonly [Priority, number]> = [
   ["MEDIUM", 0.1],
   ["LOW", 0.05]
 ]
+/** Blocked calls for each model of a platform that are looked at in one round: one keeps its place, one may pass it. */
+const LOOKED_AT = 2
 const ROUNDING = 1e-9
+/** When to look again at what should be free by now and is not yet, ms. */
+const HAIR_MS = 1
 const NEVER = Number.POSITIVE_INFINITY
 
 /**
@@ -91,115 +108,158 @@ const NEVER = Number.POSITIVE_INFINITY
 export interface Dispatcher {
   /** Takes a place in the line; the answer may be there at once. */
   readonly enter: (request: LeaseRequest, now: Now) => Ticket
+  /** Why such a call certainly cannot start in time, were it to enter now; nothing changes. */
+  readonly forecast: (request: LeaseRequest, now: Now) => LeaseUnavailable | undefined
+  /** Who could take such a call now and who would get it; nothing changes. */
+  readonly outlook: (request: LeaseRequest, now: Now) => Outlook
   /** The caller is gone: its place, or what it was granted meanwhile, is given back without a trace. */
   readonly leave: (ticket: Ticket, now: Now) => void
   readonly started: (held: Held, readings: ReadonlyArray<LimitReading>, now: Now) => void
   /** `random` (0 to 1) is for the breaker's jitter. Later calls change nothing. */
   readonly settle: (held: Held, settlement: Settlement, now: Now, random: number) => void
-  readonly setOut: (platform: PlatformId, model: string | undefined, out: Out | undefined, now: Now) => void
-  readonly exhaust: (platform: PlatformId, untilEpochMs: number, now: Now) => void
+  readonly setOut: (platform: PlatformId, model: string | undefined, out: Slot.Out | undefined, now: Now) => void
+  /** By hand, beside `setOut`: neither undoes the other. Running attempts go on. */
+  readonly setDrained: (platform: PlatformId, drained: Drained | undefined, now: Now) => void
+  readonly exhaust: (platform: PlatformId, quota: Exhausted, now: Now) => void
+  readonly clearExhausted: (platform: PlatformId, now: Now) => void
+  /** What the provider says of its limits beside any attempt. */
+  readonly correct: (platform: PlatformId, readings: ReadonlyArray<LimitReading>, now: Now) => void
+  /** Other limits from now on, for everyone who waits. */
+  readonly configure: (platform: PlatformId, limits: PlatformLimits, now: Now) => void
+  /** Takes in `bytes` that are not a waiting call's (a body being read), where there is room for them. */
+  readonly tryHold: (bytes: number) => boolean
+  readonly release: (bytes: number) => void
   /** Time has passed. */
   readonly tick: (now: Now) => void
   /** The earliest instant at which time alone changes something, monotonic ms; Infinity = never. */
   readonly due: () => number
+  /** Platforms of which something changed since they were last saved, and whether one of them is pressing. */
+  readonly unsaved: () => { readonly platforms: ReadonlyArray<PlatformId>; readonly isPressing: boolean }
+  readonly save: (platform: PlatformId, now: Now) => Pick<SavedPlatform, "budget" | "breakers"> | undefined
+  /** What `save` gave has reached the disk. */
+  readonly saved: (platform: PlatformId, state: Pick<SavedPlatform, "budget">, now: Now) => void
+  /** Goes on from what was saved before the process started; called before anything else. */
+  readonly restore: (platform: PlatformId, state: SavedPlatform, now: Now) => void
   readonly platform: (platform: PlatformId, now: Now) => PlatformResources
   readonly view: (now: Now) => ResourcesView
 }
 
 export interface DispatcherOptions {
-  readonly platforms: ReadonlyArray<{
-    readonly id: PlatformId
-    readonly budget: Budget
-    readonly breaker: Breaker.Policy
-  }>
+  readonly platforms: ReadonlyArray<Pick<Slot.SlotOptions, "id" | "budget" | "breaker">>
   readonly onTransition: (transition: Breaker.BreakerTransition) => void
+  /** What happened to a platform: every breaker transition too. */
+  readonly onEvent: (platform: PlatformId, body: PlatformEventBody, now: Now) => void
+  /** Bytes of waiting calls and of bodies being read, at most. */
+  readonly maxBytes: number
+  /** Waiting calls at most; default 10,000. */
+  readonly maxWaiting?: number | undefined
 }
 
-export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher => {
-  const slots = new Map<PlatformId, Slot>(
-    platforms.map(({ breaker: policy, budget, id }) => [
-      id,
-      {
-        id,
-        budget,
-        policy,
-        breaker: Breaker.initial,
-        isOpen: false,
-        out: undefined,
-        modelsOut: new Map(),
-        balance: 0,
-        credit: { HIGH: 0, MEDIUM: 0, LOW: 0 }
-      }
-    ])
+/** The share of a platform that is kept for a better-ranked call that cannot start yet. */
+interface Kept {
+  readonly ticket: Ticket
+  readonly ask: Ask
+}
+
+/** A call that cannot start on a platform now, and when it could. */
+interface Tried {
+  readonly ask: Ask
+  readonly at: number
+}
+
+/** Whether where `less` cannot start `ask` cannot either. */
+const needsAsMuch = (ask: Ask, less: Ask): boolean =>
+  ask.model === less.model &&
+  ask.type === less.type &&
+  (less.mayUseReserve || !ask.mayUseReserve) &&
+  ask.tokens.input >= less.tokens.input &&
+  ask.tokens.maxOutput >= less.tokens.maxOutput
+
+export const make = (options: DispatcherOptions): Dispatcher => {
+  const { maxBytes, maxWaiting = MAX_WAITING, onEvent, onTransition } = options
+  const slots = new Map<PlatformId, Slot.Slot>(
+    options.platforms.map((platform) => [platform.id, Slot.make({ ...platform, onEvent, onTransition })])
   )
-  const line = WaitingLine.make<Slot, Ticket>()
+  const line = WaitingLine.make<Slot.Slot, Ticket>()
   let arrivals = 0
   let leases = 0
   let dueAt = NEVER
+  /** Platforms whose windows, and nothing else, held calls back in the latest pass. */
+  const short = new Set<Slot.Slot>()
+  /** Bytes that are not a waiting call's. */
+  let heldBytes = 0
 
-  // What is in an option's way
+  const askOf = (ticket: Ticket, { model }: Option, mayUseReserve = ticket.priority === "HIGH"): Ask => ({
+    tokens: ticket.request.tokens,
+    model,
+    type: ticket.request.type,
+    mayUseReserve
+  })
 
-  const holds = (out: Out | undefined, now: Now): out is Out =>
-    out !== undefined && (out.until === undefined || out.until > now.epochMs)
-
-  const outOf = ({ model, slot }: Option, now: Now): Out | undefined => {
-    if (holds(slot.out, now)) return slot.out
-    const modelOut = slot.modelsOut.size === 0 ? undefined : slot.modelsOut.get(model)
-    return holds(modelOut, now) ? modelOut : undefined
+  const ticketOf = (request: LeaseRequest, order: number, now: Now): Ticket => {
+    const open: Array<Option> = []
+    for (const { model, notBefore = 0, platform, weight } of request.candidates) {
+      const slot = slots.get(platform)
+      if (slot !== undefined) open.push({ slot, model, weight, notBefore })
+    }
+    return {
+      order,
+      priority: request.priority,
+      tenant: request.tenant,
+      options: open,
+      since: now.ms,
+      deadline: now.ms + request.maxWaitMs,
+      bytes: request.bytes ?? 0,
+      patience: undefined,
+      request,
+      answer: undefined,
+      onAnswer: undefined
+    }
   }
-
-  const look = (slot: Slot, now: Now): void => {
-    slot.isOpen = !holds(slot.out, now) && Breaker.admits(slot.breaker, now.ms) && slot.budget.isOpen(now)
-  }
-
-  const isUsable = ({ model, slot }: Option, now: Now): boolean =>
-    slot.isOpen && (slot.modelsOut.size === 0 || !holds(slot.modelsOut.get(model), now))
-
-  /** Nothing but the passing of time, or a word from outside, ends these; the instant at which time does. */
-  const heldUntil = (option: Option, now: Now): number => {
-    const out = outOf(option, now)
-    const outUntil = out === undefined ? now.ms : out.until === undefined ? NEVER : monotonicOf(out.until, now)
-    return Math.max(outUntil, option.slot.breaker.until, option.slot.budget.quotaFreeAt(now), option.notBefore)
-  }
-
-  const probeUntil = (option: Option, now: Now): number =>
-    option.slot.breaker.state === "half-open" && option.slot.breaker.isProbeOut ? NEVER : now.ms
-
-  const earliest = (option: Option, tokens: TokenEstimate, now: Now): number =>
-    Math.max(heldUntil(option, now), probeUntil(option, now), option.slot.budget.earliest(tokens, now))
-
-  const opensAt = (option: Option, now: Now): number =>
-    Math.max(heldUntil(option, now), probeUntil(option, now), option.slot.budget.opensAt(now))
-
-  /** It certainly cannot serve the call before this instant; in the past where it may at any moment. */
-  const notBefore = (option: Option, tokens: TokenEstimate, now: Now): number =>
-    Math.max(heldUntil(option, now), option.slot.budget.notBefore(tokens, now))
-
-  const isHopeless = (ticket: Ticket, bound: (option: Option) => number): boolean =>
-    ticket.options.every((option) => {
-      const at = bound(option)
-      return at === NEVER || at > ticket.deadline
-    })
 
   // Refusals
 
-  const reasonOf = (option: Option, tokens: TokenEstimate, now: Now): PlatformReason => {
-    const reason = (text: string, at: number): PlatformReason => ({
-      platform: option.slot.id,
-      reason: text,
-      earliestAt: at > now.ms ? epochOf(at, now) : undefined
+  /** When its outages, breakers, quotas and backoff let it start; in the past where they do. */
+  const heldUntil = (option: Option, now: Now): number =>
+    Math.max(option.slot.heldUntil(option.model, now), option.notBefore)
+
+  /** It certainly cannot serve the call before this instant; in the past where it may at any moment. */
+  const notBefore = (ticket: Ticket, option: Option, now: Now): number =>
+    Math.max(option.slot.notBefore(askOf(ticket, option, true), now), option.notBefore)
+
+  const isTooLate = (at: number, { deadline }: Ticket): boolean => at === NEVER || at > deadline
+
+  const reasonOf = (ticket: Ticket, option: Option, now: Now): PlatformReason => {
+    const isHeld = option.notBefore > now.ms
+    const { earliest, kind, reason } =
+      option.slot.obstacle(askOf(ticket, option), now) ??
+      (isHeld
+        ? {
+            kind: "failure",
+            reason: "it failed this call just now and is not asked again yet",
+            earliest: option.notBefore
+          }
+        : { kind: "limit", reason: "calls that go first wait for it", earliest: NEVER })
+    const at = Math.max(earliest, option.notBefore)
+    return { platform: option.slot.id, reason, kind, earliestAt: at > now.ms ? epochOf(at, now) : undefined }
+  }
+
+  const unavailable = (ticket: Ticket, now: Now, why?: string): LeaseUnavailable => {
+    const { candidates, maxWaitMs } = ticket.request
+    const reasons = [
+      ...ticket.options.map((option) => reasonOf(ticket, option, now)),
+      ...candidates.flatMap(({ platform }) =>
+        slots.has(platform) ? [] : [{ platform, reason: "it is not configured" }]
+      )
+    ]
+    const first = ticket.options.reduce((earliest, option) => Math.min(earliest, notBefore(ticket, option, now)), NEVER)
+    const message = why ?? `No platform can start this call within ${Math.round(maxWaitMs)} ms`
+    const told = reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")
+    return new LeaseUnavailable({
+      message: told === "" ? message : `${message} (${told})`,
+      reasons,
+      earliestAt: first > now.ms ? epochOf(first, now) : undefined
     })
-    const out = outOf(option, now)
-    const held = heldUntil(option, now)
-    if (out !== undefined) return reason(out.reason, held)
-    const { breaker } = option.slot
-    if (breaker.state === "open") return reason("its circuit breaker is open", held)
-    if (breaker.until > now.ms) return reason("it asked for a pause after a failure", held)
-    if (!Breaker.admits(breaker, now.ms)) return reason("its circuit breaker waits for the outcome of a probe", NEVER)
-    const shortage = option.slot.budget.shortage(tokens, now)
-    if (shortage !== undefined) return reason(shortage.reason, Math.max(held, shortage.earliest))
-    if (option.notBefore > now.ms) return reason("it failed this call just now and is not asked again yet", held)
-    return reason("calls that go first wait for it", NEVER)
   }
 
   const answer = (ticket: Ticket, given: Answer): void => {
@@ -207,83 +267,124 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
     ticket.onAnswer?.(given)
   }
 
-  const refuse = (ticket: Ticket, now: Now, why?: string): void => {
+  const refuse = (ticket: Ticket, error: LeaseUnavailable): void => {
     line.remove(ticket)
-    const reasons = [
-      ...ticket.options.map((option) => reasonOf(option, ticket.tokens, now)),
-      ...ticket.unknown.map((platform) => ({ platform, reason: "it is not configured" }))
-    ]
-    const first = ticket.options.reduce(
-      (earliest, option) => Math.min(earliest, notBefore(option, ticket.tokens, now)),
-      NEVER
-    )
-    const message = why ?? `No platform can start this call within ${Math.round(ticket.maxWaitMs)} ms`
-    const told = reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")
-    answer(ticket, {
-      _tag: "Refused",
-      error: new LeaseUnavailable({
-        message: told === "" ? message : `${message} (${told})`,
-        reasons,
-        earliestAt: first > now.ms ? epochOf(first, now) : undefined
-      })
-    })
+    answer(ticket, { _tag: "Refused", error })
   }
 
-  /** Those that cannot be served in time any more are told now, not when their time is over. */
+  /** Whether as many as this can start on any of its platforms until its deadline, at the very most. */
+  const hasRoomFor = (ticket: Ticket, calls: number, now: Now): boolean => {
+    // what the calls ahead need is not known: each at least what the smallest one does
+    const smallest = { ...ticket, request: { ...ticket.request, tokens: { input: 0, maxOutput: 0 } } }
+    let room = 0
+    for (const option of ticket.options) {
+      if (isTooLate(heldUntil(option, now), ticket)) continue
+      room += option.slot.budget.room(askOf(smallest, option, true), ticket.deadline, now)
+      if (room >= calls) return true
+    }
+    return false
+  }
+
+  /** Why a call that cannot start now need not wait, `ahead` being those of its own kind who go first. */
+  const refusalAtOnce = (ticket: Ticket, ahead: number, now: Now): LeaseUnavailable | undefined => {
+    if (ticket.options.every((option) => isTooLate(notBefore(ticket, option, now), ticket))) {
+      return unavailable(ticket, now)
+    }
+    if (ahead > 0 && ticket.request.comesBack !== true && !hasRoomFor(ticket, ahead + 1, now)) {
+      const within = `within ${Math.round(ticket.request.maxWaitMs)} ms`
+      return unavailable(ticket, now, `${ahead} calls go before this one, more than can start ${within}`)
+    }
+    return undefined
+  }
+
+  /** Why the service is full, should it take in one more. */
+  const fullness = (waiting: number, bytes: number): string | undefined =>
+    waiting > maxWaiting
+      ? `${maxWaiting} calls are waiting already: this service takes no more for now`
+      : heldBytes + bytes > maxBytes
+        ? `the calls that wait take up ${maxBytes} bytes already: this service takes no more for now`
+        : undefined
+
+  /**
+   * Those that cannot be served in time any more are told now, not when their time is over. Looks only at calls that
+   * give up before every platform that is open to them is back.
+   */
   const refuseHopeless = (now: Now): void => {
-    for (const ticket of [...line.all()]) {
-      if (isHopeless(ticket, (option) => heldUntil(option, now))) refuse(ticket, now)
+    let latest = now.ms
+    for (const slot of slots.values()) latest = Math.max(latest, slot.heldUntil("", now))
+    for (const priority of WaitingLine.priorities) {
+      for (const { givingUpBefore, options } of [...line.classes(priority)]) {
+        const backAt = options.reduce(
+          (earliest, { model, slot }) => Math.min(earliest, slot.heldUntil(model, now)),
+          options.length === 0 ? latest : NEVER
+        )
+        if (backAt <= now.ms) continue
+        for (const ticket of givingUpBefore(backAt)) {
+          if (ticket.options.every((option) => isTooLate(heldUntil(option, now), ticket))) {
+            refuse(ticket, unavailable(ticket, now))
+          }
+        }
+      }
     }
   }
 
   // Grants
 
-  const step = (slot: Slot, { breaker, transition }: Breaker.Step, now: Now): void => {
-    slot.breaker = breaker
-    if (transition !== undefined) onTransition({ ...transition, platform: slot.id, at: now.epochMs })
+  const balanceOf = (option: Option, rotation: string): number =>
+    (option.slot.balances.get(rotation) ?? 0) + option.weight
+
+  /** Whose turn it is, by smooth weighted round robin. */
+  const nextOf = (free: readonly [Option, ...ReadonlyArray<Option>], rotation: string): Option => {
+    let [next] = free
+    for (const option of free) if (balanceOf(option, rotation) > balanceOf(next, rotation)) next = option
+    return next
   }
 
-  const choose = (free: readonly [Option, ...ReadonlyArray<Option>]): Option => {
-    let [chosen] = free
-    let total = 0
+  const choose = (free: readonly [Option, ...ReadonlyArray<Option>], rotation: string): Option => {
+    const chosen = nextOf(free, rotation)
+    const total = free.reduce((sum, { weight }) => sum + weight, 0)
     for (const option of free) {
-      option.slot.balance += option.weight
-      total += option.weight
+      const { balances } = option.slot
+      const balance = balanceOf(option, rotation) - (option === chosen ? total : 0)
+      const [oldest] = balances.keys()
+      if (balances.size >= MAX_ROTATIONS && oldest !== undefined && !balances.has(rotation)) balances.delete(oldest)
+      balances.set(rotation, balance)
     }
-    for (const option of free) if (option.slot.balance > chosen.slot.balance) chosen = option
-    chosen.slot.balance -= total
     return chosen
   }
 
+  const rotationOf = ({ request }: Ticket): string => request.rotation ?? request.type
+
+  /** Why the options that are not `free` are not. */
+  const busyOf = (ticket: Ticket, free: ReadonlyArray<Option>, now: Now): ReadonlyArray<PlatformReason> =>
+    ticket.options.length === free.length
+      ? []
+      : ticket.options.flatMap((option) => (free.includes(option) ? [] : [reasonOf(ticket, option, now)]))
+
   /** Every priority that waits for the platform earns its share of what it gives away; the one served pays. */
-  const account = (slot: Slot, served: Priority, cost: number, aside: ReadonlyArray<Ticket>): void => {
+  const account = (slot: Slot.Slot, served: Priority, cost: number): void => {
     for (const [priority, share] of SHARES) {
-      const isWaitedFor =
-        line.isWaitedFor(slot, priority) ||
-        aside.some((ticket) => ticket.priority === priority && ticket.options.some((option) => option.slot === slot))
       const earned = slot.credit[priority] + share * cost - (priority === served ? cost : 0)
-      slot.credit[priority] = isWaitedFor ? Math.min(1, Math.max(0, earned)) : 0
+      slot.credit[priority] = line.waitingFor(slot, priority) > 0 ? Math.min(1, Math.max(0, earned)) : 0
     }
   }
 
-  const grant = (ticket: Ticket, option: Option, aside: ReadonlyArray<Ticket>, now: Now): boolean => {
-    const { model, slot } = option
-    const taken = slot.budget.tryTake(ticket.tokens, now)
+  const grant = (ticket: Ticket, { model, slot }: Option, ask: Ask, free: ReadonlyArray<Option>, now: Now): boolean => {
+    const busy = busyOf(ticket, free, now)
+    const taken = slot.take(ask, ticket.request.attempt, now)
     if (taken === undefined) return false
-    const { breaker, permit } = Breaker.admit(slot.breaker)
-    slot.breaker = breaker
-    look(slot, now)
     line.serve(ticket)
-    account(slot, ticket.priority, slot.budget.share(ticket.tokens), aside)
+    account(slot, ticket.priority, slot.budget.share(ask))
     leases += 1
     const held: Held = {
       id: leases,
       platform: slot.id,
       model,
       waitedMs: now.ms - ticket.since,
+      free: free.map((option) => option.slot.id),
+      busy,
       slot,
-      grant: taken,
-      permit,
+      taken,
       hasStarted: false,
       isSettled: false
     }
@@ -291,33 +392,129 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
     return true
   }
 
-  /** One pass over the heads: grants everything that can be granted now, and notes when more can be. */
-  const round = (now: Now): void => {
-    for (const slot of slots.values()) {
-      step(slot, Breaker.tick(slot.breaker, now.ms), now)
-      look(slot, now)
+  /** Whether the option's start is known to lie before `until`, those who wait for the same platform going first. */
+  const startsBy = (ticket: Ticket, option: Option, until: number, now: Now): boolean => {
+    const { notBefore, slot } = option
+    const ask = askOf(ticket, option)
+    if (Math.max(notBefore, slot.earliest(ask, now)) > until) return false
+    let ahead = WaitingLine.opensAt(ticket, option) <= now.ms ? -1 : 0
+    for (const priority of WaitingLine.priorities) {
+      ahead += line.waitingFor(slot, priority)
+      if (priority === ticket.priority) break
     }
+    return slot.budget.room(ask, until, now) > ahead
+  }
+
+  /** The platform it should rather wait for than take one of the `free`, if there is one. */
+  const patienceOf = (ticket: Ticket, free: ReadonlyArray<Option>, now: Now): WaitingLine.Patience | undefined => {
+    const until = Math.min(ticket.since + (ticket.request.patienceMs ?? 0), ticket.deadline)
+    if (until <= now.ms) return undefined
+    const enough = 2 * free.reduce((most, { weight }) => Math.max(most, weight), 0)
+    // no other platform waits for the backoff of one that failed the call
+    const worth = ticket.options.filter(
+      (option) => option.weight > enough && option.notBefore <= now.ms && startsBy(ticket, option, until, now)
+    )
+    const weight = worth.reduce((most, option) => Math.max(most, option.weight), 0)
+    return weight === 0 ? undefined : { weight, until }
+  }
+
+  /**
+   * One pass over the heads: grants everything that can be granted now, and notes when more can be. Whether it has to be
+   * made once more, because what it went by has changed on the way.
+   */
+  const pass = (now: Now): boolean => {
+    for (const slot of slots.values()) slot.refresh(now)
     line.promote(now.ms)
     let due = NEVER
-    /** Kept for a better-ranked call that does not fit yet. */
-    const kept = new Set<Slot>()
+    let isStale = false
+    const kept = new Map<Slot.Slot, Array<Kept>>()
+    /** Of this pass, in which what is free only grows less. */
+    const tried = new Map<Slot.Slot, Array<Tried>>()
     const aside: Array<Ticket> = []
+    short.clear()
 
-    const isFree = (option: Option): boolean => !kept.has(option.slot) && isUsable(option, now)
+    /** Time changes something at this instant; what is over already waits for something else. */
+    const note = (at: number): void => {
+      if (at > now.ms && at < due) due = at
+    }
+
+    const isOpenTo = (ticket: Ticket, option: Option): boolean => WaitingLine.opensAt(ticket, option) <= now.ms
+
+    const isClosed = ({ model, slot }: Option): boolean => {
+      let looked = 0
+      for (const { ask } of kept.get(slot) ?? []) if (ask.model === model) looked += 1
+      return looked >= LOOKED_AT
+    }
+    const isFree = (option: Option): boolean => option.slot.isUsable(option.model, now) && !isClosed(option)
+
+    /** It may pass those that rank before it, where that does not put off their start. */
+    const mayPass = (ask: Ask, slot: Slot.Slot): boolean => {
+      for (const before of kept.get(slot) ?? []) {
+        if (!slot.budget.delays(ask, before.ask, now)) continue
+        // one that waits for a running attempt may be passed as soon as there is room for both
+        const at = slot.budget.earliestAfter(ask, before.ask, now)
+        note(at)
+        if (at > now.ms && at < NEVER) short.add(slot)
+        return false
+      }
+      return true
+    }
+
+    /** When a call that needs no more can start there, where it was found that it cannot now. */
+    const knownAt = (ask: Ask, slot: Slot.Slot): number | undefined => {
+      for (const before of tried.get(slot) ?? []) if (needsAsMuch(ask, before.ask)) return before.at
+      return undefined
+    }
+
+    const keep = (ticket: Ticket, ask: Ask, slot: Slot.Slot): void => {
+      const before = kept.get(slot)
+      if (before === undefined) kept.set(slot, [{ ticket, ask }])
+      else before.push({ ticket, ask })
+    }
+
+    /** When it can start there; notes it, and whether the platform's windows are all that it waits for. */
+    const lookAhead = (ask: Ask, slot: Slot.Slot): number => {
+      const known = slot.earliest(ask, now)
+      // sums of fractions may come to now a hair before it fits
+      const at = known <= now.ms && !slot.budget.fits(ask, now) ? now.ms + HAIR_MS : known
+      note(at)
+      if (at > now.ms && at < NEVER && slot.heldUntil(ask.model, now) <= now.ms) short.add(slot)
+      const before = tried.get(slot)
+      if (before === undefined) tried.set(slot, [{ ask, at }])
+      else before.push({ ask, at })
+      return at
+    }
 
     /** A platform's lower priorities first, where they are owed the next grant. */
     const serveOwed = (): boolean => {
       for (const slot of slots.values()) {
         for (const [priority] of SHARES) {
           if (slot.credit[priority] <= 0) continue
-          const isHere = (option: Option): boolean => option.slot === slot && isUsable(option, now)
-          const head = line.best(priority, ({ options }) => options.some(isHere))?.head()
-          const option = head?.options.find((option) => isHere(option) && option.notBefore <= now.ms)
-          if (head === undefined || option === undefined) continue
-          if (slot.credit[priority] + ROUNDING < slot.budget.share(head.tokens)) continue
-          if (slot.budget.fits(head.tokens, now) && grant(head, option, aside, now)) return true
-          kept.add(slot)
-          due = Math.min(due, earliest(option, head.tokens, now))
+          const isHere = (option: Option): boolean => option.slot === slot && slot.isUsable(option.model, now)
+          for (;;) {
+            const head = line.best(priority, ({ options }) => options.some(isHere))?.head()
+            const option = head?.options.find((option) => isHere(option) && isOpenTo(head, option))
+            if (head === undefined || option === undefined) break
+            const ask = askOf(head, option, true)
+            if (slot.credit[priority] + ROUNDING < slot.budget.share(ask)) break
+            if (!slot.budget.fits(ask, now)) {
+              if (kept.get(slot)?.every(({ ticket }) => ticket !== head) ?? true) keep(head, ask, slot)
+              lookAhead(ask, slot)
+              break
+            }
+            if (!mayPass(ask, slot)) break
+            const patience = patienceOf(head, [option], now)
+            if (patience === undefined) {
+              const free = head.options.filter(
+                (other) =>
+                  other === option ||
+                  (isOpenTo(head, other) && isFree(other) && other.slot.budget.fits(askOf(head, other), now))
+              )
+              if (!grant(head, option, ask, free, now)) break
+              return true
+            }
+            line.setPatience(head, patience, now.ms)
+          }
         }
       }
       return false
@@ -328,18 +525,38 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
      * calls behind it, which does not delay it.
      */
     const keepPlace = (head: Ticket): void => {
-      let first: { readonly option: Option; readonly at: number } | undefined
+      let first: { readonly ask: Ask; readonly slot: Slot.Slot; readonly at: number } | undefined
       for (const option of head.options) {
-        if (kept.has(option.slot) || option.notBefore > now.ms) continue
-        const known = earliest(option, head.tokens, now)
+        if (isClosed(option) || !isOpenTo(head, option)) continue
+        const { model, slot } = option
+        const ask = askOf(head, option)
+        const known = knownAt(ask, slot) ?? lookAhead(ask, slot)
         // an open platform whose running attempts hold the tokens may give them back at any moment
-        const at = known === NEVER && isUsable(option, now) ? now.ms : known
-        if (first === undefined || at < first.at) first = { option, at }
-        due = Math.min(due, known)
+        const at = known === NEVER && slot.isUsable(model, now) ? now.ms : known
+        if (first === undefined || at < first.at) first = { ask, slot, at }
       }
-      if (first !== undefined) kept.add(first.option.slot)
+      if (first !== undefined) keep(head, first.ask, first.slot)
       line.setAside(head)
       aside.push(head)
+    }
+
+    const serve = (head: Ticket): boolean => {
+      const [first, ...others] = head.options.filter((option) => {
+        if (!isOpenTo(head, option) || !isFree(option)) return false
+        const ask = askOf(head, option)
+        return knownAt(ask, option.slot) === undefined && option.slot.budget.fits(ask, now) && mayPass(ask, option.slot)
+      })
+      if (first === undefined) return false
+      const patience = patienceOf(head, [first, ...others], now)
+      if (patience !== undefined) {
+        line.setPatience(head, patience, now.ms)
+        return true
+      }
+      const chosen = choose([first, ...others], rotationOf(head))
+      if (!grant(head, chosen, askOf(head, chosen), [first, ...others], now)) return false
+      // what was kept for it, as one that is owed, is free again
+      for (const before of kept.values()) if (before.some(({ ticket }) => ticket === head)) isStale = true
+      return true
     }
 
     const serveRanked = (): boolean => {
@@ -347,39 +564,67 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
         for (;;) {
           const head = line.best(priority, ({ options }) => options.some(isFree))?.head()
           if (head === undefined) break
-          const [first, ...others] = head.options.filter(
-            (option) => option.notBefore <= now.ms && isFree(option) && option.slot.budget.fits(head.tokens, now)
-          )
-          if (first !== undefined && grant(head, choose([first, ...others]), aside, now)) return true
+          if (serve(head)) return true
           keepPlace(head)
         }
       }
       return false
     }
 
-    while (serveOwed() || serveRanked()) {}
+    while (!isStale && (serveOwed() || serveRanked())) {}
+    for (const ticket of aside) line.putBack(ticket)
+    if (isStale) return true
 
-    for (const ticket of aside) line.putBack(ticket, now.ms)
-    const seen = new Set<Slot>()
+    const impatient: Array<Ticket> = []
     for (const priority of WaitingLine.priorities) {
-      for (const { options } of line.classes(priority)) {
-        for (const option of options) {
-          if (seen.has(option.slot) || isUsable(option, now)) continue
-          due = Math.min(due, opensAt(option, now))
-          // a model that is out has an instant of its own, a platform has one for all
-          if (option.slot.modelsOut.size === 0) seen.add(option.slot)
+      for (const { head, options } of line.classes(priority)) {
+        for (const { model, slot } of options) {
+          if (slot.isUsable(model, now)) continue
+          const opensAt = Math.max(slot.opensAt(model, now), now.ms + HAIR_MS)
+          note(opensAt)
+          if (opensAt < NEVER && slot.heldUntil(model, now) <= now.ms) short.add(slot)
         }
+        const first = head()
+        const patience = first?.patience
+        if (first === undefined || patience === undefined) continue
+        let startsAt = NEVER
+        for (const option of first.options) {
+          if (option.weight < patience.weight) continue
+          startsAt = Math.min(startsAt, Math.max(option.notBefore, option.slot.earliest(askOf(first, option), now)))
+        }
+        if (startsAt > patience.until) impatient.push(first)
+        else note(startsAt)
       }
     }
-    for (const { breaker } of slots.values()) if (breaker.state === "open") due = Math.min(due, breaker.until)
+    for (const ticket of impatient) line.setPatience(ticket, undefined, now.ms)
+    if (impatient.length > 0) return true
+
+    for (const slot of slots.values()) note(slot.changesAt(now))
     dueAt = Math.min(due, line.nextInstant())
+    return false
+  }
+
+  /** Budgets pace the lower priorities while those wait for their windows. Whether one of them does so no more. */
+  const tellBacklog = (now: Now): boolean => {
+    let isPaceOver = false
+    for (const slot of slots.values()) {
+      const hasBacklog = short.has(slot) && SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
+      if (hasBacklog === slot.hasBacklog) continue
+      slot.hasBacklog = hasBacklog
+      slot.budget.setBacklog(hasBacklog, now)
+      isPaceOver ||= !hasBacklog && SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
+    }
+    return isPaceOver
   }
 
   const advance = (now: Now): void => {
-    for (;;) {
-      round(now)
-      if (line.expired(now.ms) === undefined) return
-      for (let late = line.expired(now.ms); late !== undefined; late = line.expired(now.ms)) refuse(late, now)
+    for (let isFirst = true; ; isFirst = false) {
+      while (pass(now)) {}
+      // who is paced no longer may go at once
+      if (tellBacklog(now) && isFirst) continue
+      const late = line.expired(now.ms)
+      if (late.length === 0) return
+      for (const ticket of late) refuse(ticket, unavailable(ticket, now))
     }
   }
 
@@ -390,57 +635,78 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
     return isFirst
   }
 
-  const platformView = (slot: Slot, now: Now): PlatformResources => {
-    step(slot, Breaker.tick(slot.breaker, now.ms), now)
-    const { breaker, budget, id } = slot
-    return {
-      platform: id,
-      ...budget.view(now),
-      breaker: {
-        state: breaker.state,
-        consecutiveFailures: breaker.consecutiveFailures,
-        probesAt: breaker.state === "open" ? epochOf(breaker.until, now) : undefined
-      }
-    }
+  const withSlot = (platform: PlatformId, now: Now, act: (slot: Slot.Slot) => void): void => {
+    const slot = slots.get(platform)
+    if (slot === undefined) return
+    act(slot)
+    refuseHopeless(now)
+    advance(now)
+  }
+
+  const platformView = (slot: Slot.Slot, now: Now): PlatformResources => {
+    slot.refresh(now)
+    return slot.view(now)
   }
 
   return {
     enter: (request, now) => {
       arrivals += 1
-      const ticket: Ticket = {
-        order: arrivals,
-        priority: request.priority,
-        tenant: request.tenant,
-        options: request.candidates.flatMap(({ model, notBefore, platform, weight }) => {
-          const slot = slots.get(platform)
-          return slot === undefined ? [] : [{ slot, model, weight, notBefore: notBefore ?? 0 }]
-        }),
-        since: now.ms,
-        deadline: now.ms + request.maxWaitMs,
-        tokens: request.tokens,
-        maxWaitMs: request.maxWaitMs,
-        unknown: request.candidates.flatMap(({ platform }) => (slots.has(platform) ? [] : [platform])),
-        answer: undefined,
-        onAnswer: undefined
-      }
+      const ticket = ticketOf(request, arrivals, now)
       line.add(ticket, now.ms)
       advance(now)
       if (ticket.answer !== undefined) return ticket
-      if (isHopeless(ticket, (option) => notBefore(option, ticket.tokens, now))) refuse(ticket, now)
-      else if (line.size() > MAX_WAITING) {
-        refuse(ticket, now, `${MAX_WAITING} calls are waiting already: this service takes no more for now`)
-      }
+      const full = fullness(line.size(), line.bytes())
+      const refusal =
+        refusalAtOnce(ticket, line.alike(ticket, now.ms) - 1, now) ??
+        (full === undefined ? undefined : unavailable(ticket, now, full))
+      if (refusal === undefined) return ticket
+      refuse(ticket, refusal)
       // it may have kept a platform from others for a moment
-      if (ticket.answer !== undefined) advance(now)
+      advance(now)
       return ticket
+    },
+
+    forecast: (request, now) => {
+      const ticket = ticketOf(request, arrivals + 1, now)
+      for (const slot of slots.values()) slot.refresh(now)
+      const fits = ticket.options.some(
+        (option) =>
+          option.notBefore <= now.ms &&
+          option.slot.isUsable(option.model, now) &&
+          option.slot.budget.fits(askOf(ticket, option), now)
+      )
+      // A line that is full now has room again later: whoever can wait elsewhere is not too late for that.
+      return fits ? undefined : refusalAtOnce(ticket, line.alike(ticket, now.ms), now)
+    },
+
+    outlook: (request, now) => {
+      const ticket = ticketOf(request, arrivals + 1, now)
+      for (const slot of slots.values()) slot.refresh(now)
+      const [first, ...others] = ticket.options.filter(
+        (option) =>
+          option.notBefore <= now.ms &&
+          option.slot.isUsable(option.model, now) &&
+          option.slot.budget.fits(askOf(ticket, option), now) &&
+          !WaitingLine.priorities
+            .slice(0, WaitingLine.priorities.indexOf(ticket.priority) + 1)
+            .some((priority) => line.waitingFor(option.slot, priority) > 0)
+      )
+      if (first === undefined) return { free: [], busy: busyOf(ticket, [], now) }
+      const free = [first, ...others] as const
+      const patience = patienceOf(ticket, free, now)
+      return {
+        free: free.map(({ slot }) => slot.id),
+        busy: busyOf(ticket, free, now),
+        ...(patience === undefined
+          ? { choice: nextOf(free, rotationOf(ticket)).slot.id }
+          : { patientUntil: epochOf(patience.until, now) })
+      }
     },
 
     leave: (ticket, now) => {
       if (ticket.answer === undefined) line.remove(ticket)
       else if (ticket.answer._tag === "Granted" && end(ticket.answer.held)) {
-        const { grant, permit, slot } = ticket.answer.held
-        slot.budget.giveBack(grant)
-        step(slot, Breaker.settle(slot.breaker, slot.policy, permit, { _tag: "Ignored" }, now.ms, 0), now)
+        ticket.answer.held.slot.giveBack(ticket.answer.held.taken, now)
       }
       advance(now)
     },
@@ -448,52 +714,53 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
     started: (held, readings, now) => {
       if (held.isSettled || held.hasStarted) return
       held.hasStarted = true
-      held.slot.budget.started(held.grant, readings, now)
+      held.slot.started(held.taken, readings, now)
+      if (readings.length > 0) refuseHopeless(now)
       advance(now)
     },
 
     settle: (held, settlement, now, random) => {
       if (!end(held)) return
-      const { grant, permit, slot } = held
-      slot.budget.settle(grant, settlement, now)
-      const failure = settlement._tag === "Failed" ? settlement.failure : undefined
-      const outcome: Breaker.Outcome =
-        settlement._tag === "Succeeded"
-          ? { _tag: "Success" }
-          : failure?._tag === "PlatformFailure"
-            ? { _tag: "Failure", why: `${failure.reason}: ${failure.message}`, retryAfterMs: failure.retryAfterMs }
-            : { _tag: "Ignored" }
-      step(slot, Breaker.settle(slot.breaker, slot.policy, permit, outcome, now.ms, random), now)
-      if (failure?._tag === "PlatformFailure" || failure?._tag === "QuotaFailure") refuseHopeless(now)
+      held.slot.settle(held.taken, settlement, now, random)
+      if (settlement._tag === "Failed") refuseHopeless(now)
       advance(now)
     },
 
-    setOut: (platform, model, out, now) => {
-      const slot = slots.get(platform)
-      if (slot === undefined) return
-      if (model === undefined) slot.out = out
-      else {
-        slot.modelsOut.delete(model)
-        if (out !== undefined) {
-          const [oldest] = slot.modelsOut.keys()
-          if (slot.modelsOut.size >= MAX_MODELS_OUT && oldest !== undefined) slot.modelsOut.delete(oldest)
-          slot.modelsOut.set(model, out)
-        }
-      }
-      if (out !== undefined) refuseHopeless(now)
-      advance(now)
-    },
+    setOut: (platform, model, out, now) => withSlot(platform, now, (slot) => slot.setOut(model, out, now)),
+    setDrained: (platform, drained, now) => withSlot(platform, now, (slot) => slot.setDrained(drained)),
+    exhaust: (platform, quota, now) => withSlot(platform, now, (slot) => slot.exhaust(quota, now)),
+    clearExhausted: (platform, now) => withSlot(platform, now, (slot) => slot.clearExhausted(now)),
+    correct: (platform, readings, now) => withSlot(platform, now, (slot) => slot.correct(readings, now)),
+    configure: (platform, limits, now) => withSlot(platform, now, (slot) => slot.configure(limits, now)),
 
-    exhaust: (platform, untilEpochMs, now) => {
-      const slot = slots.get(platform)
-      if (slot === undefined) return
-      slot.budget.exhaust(untilEpochMs, now)
-      refuseHopeless(now)
-      advance(now)
+    tryHold: (bytes) => {
+      if (heldBytes + line.bytes() + bytes > maxBytes) return false
+      heldBytes += bytes
+      return true
+    },
+    release: (bytes) => {
+      heldBytes -= bytes
     },
 
     tick: advance,
     due: () => dueAt,
+
+    unsaved: () => {
+      const unsaved = [...slots.values()].filter((slot) => slot.isUnsaved())
+      return {
+        platforms: unsaved.map(({ id }) => id),
+        isPressing: unsaved.some(({ budget }) => budget.wantsSave())
+      }
+    },
+    save: (platform, now) => slots.get(platform)?.save(now),
+    saved: (platform, state, now) => {
+      slots.get(platform)?.saved(state)
+      advance(now)
+    },
+    restore: (platform, state, now) => {
+      slots.get(platform)?.restore(state, now)
+      advance(now)
+    },
 
     platform: (platform, now) => {
       const slot = slots.get(platform)
@@ -501,19 +768,34 @@ export const make = ({ onTransition, platforms }: DispatcherOptions): Dispatcher
         ? {
             platform,
             buckets: [],
-            permits: { inUse: 0, max: 0 },
-            breaker: { state: "closed", consecutiveFailures: 0 }
+            permits: {
+              inUse: 0,
+              max: 0,
+              keptForHigh: 0,
+              utilization: { oneMinute: 0, fiveMinutes: 0 },
+              models: []
+            },
+            breaker: { state: "closed", consecutiveFailures: 0, capacityPercent: 100 },
+            modelBreakers: [],
+            exhausted: []
           }
         : platformView(slot, now)
     },
 
     view: (now) => {
-      const oldest: Record<Priority, number> = { HIGH: 0, MEDIUM: 0, LOW: 0 }
-      for (const { priority, since } of line.all()) oldest[priority] = Math.max(oldest[priority], now.ms - since)
-      const queue = (priority: Priority) => ({ depth: line.depth(priority), oldestWaitMs: oldest[priority] })
+      const queue = (priority: Priority) => ({
+        depth: line.depth(priority),
+        oldestWaitMs: now.ms - (line.oldest(priority) ?? now.ms)
+      })
       return {
         platforms: [...slots.values()].map((slot) => platformView(slot, now)),
-        queue: { HIGH: queue("HIGH"), MEDIUM: queue("MEDIUM"), LOW: queue("LOW") }
+        queue: { HIGH: queue("HIGH"), MEDIUM: queue("MEDIUM"), LOW: queue("LOW") },
+        admission: {
+          waiting: line.size(),
+          maxWaiting,
+          bytes: heldBytes + line.bytes(),
+          maxBytes
+        }
       }
     }
   }

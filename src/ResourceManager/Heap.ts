@@ -9,10 +9,16 @@ export interface Heap<A> {
   readonly update: (item: A) => void
 }
 
+/** Where each member stands: a `Map`, or a field of the members themselves, which takes less memory and time. */
+export interface Positions<A> {
+  readonly get: (item: A) => number | undefined
+  readonly set: (item: A, position: number) => unknown
+  readonly delete: (item: A) => unknown
+}
+
 /** `before(a, b)`: a ranks strictly before b. */
-export const make = <A>(before: (a: A, b: A) => boolean): Heap<A> => {
+export const make = <A>(before: (a: A, b: A) => boolean, positions: Positions<A> = new Map<A, number>()): Heap<A> => {
   const items: Array<A> = []
-  const positions = new Map<A, number>()
 
   const place = (item: A, index: number): void => {
     items[index] = item

@@ -1,9 +1,70 @@
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
-import { Effect } from "effect"
-import { ResourceManager } from "../ResourceManager.js"
-import { ResourcesApi } from "./Api.js"
+import { Cause, Effect } from "effect"
+import { Coordinator } from "../Coordinator.js"
+import { CurrentTenant } from "../Domain/Access.js"
+import { InvalidRequest, type NotFound, ServiceUnavailable } from "../Domain/ApiError.js"
+import type { PlatformId } from "../Domain/Platform.js"
+import { payloadOf } from "../Http/Payload.js"
+import { noSuchPlatform } from "../PlatformDetector/Http.js"
+import { ResourceManager, type ResourceStoreFailed } from "../ResourceManager.js"
+import { PatchBody, ResourcesApi } from "./Api.js"
+
+const defaultPage = 50
+
+const readPatch = payloadOf(PatchBody)
+
+const unavailable = ({ cause }: ResourceStoreFailed) =>
+  Effect.zipRight(
+    Effect.logError("What is stored of the platforms' limits cannot be used", Cause.fail(cause)),
+    new ServiceUnavailable({ message: "The database does not answer. Nothing was changed; try again later." })
+  )
 
 /** The endpoints of limits and queues. */
 export const layer = HttpApiBuilder.group(ResourcesApi, "resources", (handlers) =>
-  Effect.map(ResourceManager, (manager) => handlers.handle("show", () => manager.view))
+  Effect.gen(function* () {
+    const coordinator = yield* Coordinator
+    const manager = yield* ResourceManager
+
+    const check = (id: PlatformId): Effect.Effect<void, NotFound> =>
+      Effect.flatMap(manager.view, ({ platforms }) =>
+        platforms.some(({ platform }) => platform === id)
+          ? Effect.void
+          : noSuchPlatform(
+              id,
+              platforms.map(({ platform }) => platform)
+            )
+      )
+
+    return handlers
+      .handle("show", () => manager.view)
+      .handle("history", ({ path: { id }, urlParams: { before, limit = defaultPage } }) =>
+        Effect.gen(function* () {
+          yield* check(id)
+          // One more than asked for tells whether there is a next page.
+          const found = yield* Effect.catchTag(
+            manager.history(id, { before, limit: limit + 1 }),
+            "ResourceStoreFailed",
+            unavailable
+          )
+          const events = found.slice(0, limit)
+          return { events, next: found.length > limit ? events.at(-1)?.id : undefined }
+        })
+      )
+      .handleRaw("patch", ({ path: { id }, request }) =>
+        Effect.gen(function* () {
+          const tenant = yield* CurrentTenant
+          yield* check(id)
+          const patch = yield* readPatch(request)
+          const changed = yield* Effect.catchTags(manager.patch(id, patch, tenant), {
+            LimitsInvalid: ({ message, problems }) => new InvalidRequest({ message, problems }),
+            ResourceStoreFailed: unavailable
+          })
+          // Tasks wait in the database until the instant that the former limits told; they look again by themselves then.
+          yield* Effect.catchAll(coordinator.wake(id), (error) =>
+            Effect.logWarning("Tasks that wait for changed limits could not be woken", error.message)
+          )
+          return changed
+        })
+      )
+  })
 )

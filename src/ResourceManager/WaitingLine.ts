@@ -1,6 +1,7 @@
 import type { PlatformId } from "../Domain/Platform.js"
 import type { Priority, TenantId } from "../Domain/Task.js"
 import * as Heap from "./Heap.js"
+import * as SortedQueue from "./SortedQueue.js"
 
 /** A platform and model that could serve a waiting call, from `notBefore` (monotonic ms) on. */
 export interface Option<S> {
@@ -8,6 +9,13 @@ export interface Option<S> {
   readonly model: string
   readonly weight: number
   readonly notBefore: number
+}
+
+/** It waits for a platform of this weight: one of less than half of it stays closed to the call until `until`. */
+export interface Patience {
+  readonly weight: number
+  /** Monotonic ms. */
+  readonly until: number
 }
 
 export interface Waiter<S> {
@@ -19,15 +27,24 @@ export interface Waiter<S> {
   /** Monotonic ms. */
   readonly since: number
   readonly deadline: number
+  /** Memory that the call takes up while it waits. */
+  readonly bytes: number
+  patience: Patience | undefined
 }
 
 /** Calls of one priority that the same platforms and models could serve now: only its head is ever looked at. */
 export interface Class<S, W> {
   readonly options: ReadonlyArray<Option<S>>
   readonly head: () => W | undefined
+  /** Its calls that give up before `instant` (all of them before Infinity), in no order. */
+  readonly givingUpBefore: (instant: number) => ReadonlyArray<W>
 }
 
 export const priorities: ReadonlyArray<Priority> = ["HIGH", "MEDIUM", "LOW"]
+
+/** From when on the option is open to the call, monotonic ms. */
+export const opensAt = <S>({ patience }: Pick<Waiter<S>, "patience">, { notBefore, weight }: Option<S>): number =>
+  patience !== undefined && weight * 2 < patience.weight ? Math.max(notBefore, patience.until) : notBefore
 
 interface Tenant<Q> {
   /** Turns taken so far, on the level's scale: the fewest goes first. */
@@ -37,44 +54,78 @@ interface Tenant<Q> {
 
 /** Idle tenants whose turns are remembered at most. */
 const TENANTS_REMEMBERED = 1_000
+const NEVER = Number.POSITIVE_INFINITY
+
+/** Where a member of a heap stands, kept in a field of its own. */
+const positionsIn = <A>(
+  read: (item: A) => number | undefined,
+  write: (item: A, position: number | undefined) => void
+): Heap.Positions<A> => ({ get: read, set: write, delete: (item) => write(item, undefined) })
 
 /**
  * Who waits, in order: by priority; inside a priority in turn by tenant; inside a tenant by arrival. A waiter stands in
- * the class of those of its options whose `notBefore` has passed, and changes class when another one's does.
+ * the class of those of its options that are open, and changes class when another one opens.
  */
 export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>() => {
+  interface Place {
+    readonly waiter: W
+    queue: Queue
+    /** When its next option opens. */
+    opening: number
+    openingAt: number | undefined
+  }
   interface Queue {
     readonly of: OpenClass
     readonly tenant: Tenant<Queue>
-    readonly line: Heap.Heap<W>
+    readonly tenantId: TenantId
+    /** Those who are not set aside. */
+    readonly line: SortedQueue.SortedQueue<Place>
+    size: number
+    orderAt: number | undefined
   }
   interface OpenClass extends Class<S, W> {
     readonly key: string
+    readonly slots: ReadonlySet<S>
     readonly queues: Map<TenantId, Queue>
     readonly order: Heap.Heap<Queue>
+    readonly deadlines: SortedQueue.SortedQueue<Place>
   }
   interface Level {
     readonly classes: Map<string, OpenClass>
     readonly tenants: Map<TenantId, Tenant<Queue>>
+    /** How many wait for each platform. */
+    readonly waiting: Map<S, number>
     /** The turn being served: a tenant that was idle starts here and not in the past. */
     turn: number
     depth: number
   }
-  const level = (): Level => ({ classes: new Map(), tenants: new Map(), turn: 0, depth: 0 })
+  const level = (): Level => ({ classes: new Map(), tenants: new Map(), waiting: new Map(), turn: 0, depth: 0 })
   const levels: Record<Priority, Level> = { HIGH: level(), MEDIUM: level(), LOW: level() }
 
-  /** In the order of arrival. */
-  const all = new Set<W>()
-  const places = new Map<W, Queue>()
-  const deadlines = Heap.make<W>((a, b) => a.deadline < b.deadline || (a.deadline === b.deadline && a.order < b.order))
-  /** When a waiter's next option opens. */
-  const openings = new Map<W, number>()
-  const opening = (waiter: W): number => openings.get(waiter) ?? Number.POSITIVE_INFINITY
-  const deferred = Heap.make<W>((a, b) => opening(a) < opening(b) || (opening(a) === opening(b) && a.order < b.order))
+  const places = new Map<W, Place>()
+  let bytes = 0
+  const deferred = Heap.make<Place>(
+    (a, b) => a.opening < b.opening || (a.opening === b.opening && a.waiter.order < b.waiter.order),
+    positionsIn(
+      (place) => place.openingAt,
+      (place, position) => {
+        place.openingAt = position
+      }
+    )
+  )
+  const queuePositions = positionsIn<Queue>(
+    (queue) => queue.orderAt,
+    (queue, position) => {
+      queue.orderAt = position
+    }
+  )
 
-  const headOrder = (queue: Queue): number => queue.line.peek()?.order ?? Number.POSITIVE_INFINITY
+  const headOrder = (queue: Queue): number => queue.line.peek()?.waiter.order ?? NEVER
   const goesBefore = (a: Queue, b: Queue): boolean =>
     a.tenant.turns < b.tenant.turns || (a.tenant.turns === b.tenant.turns && headOrder(a) < headOrder(b))
+  const givesUpBefore = (a: Place, b: Place): boolean =>
+    a.waiter.deadline < b.waiter.deadline ||
+    (a.waiter.deadline === b.waiter.deadline && a.waiter.order < b.waiter.order)
 
   const tenantOf = (at: Level, id: TenantId): Tenant<Queue> => {
     const known = at.tenants.get(id)
@@ -90,83 +141,141 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
     return tenant
   }
 
-  const classOf = (at: Level, options: ReadonlyArray<Option<S>>): OpenClass => {
-    const key = options
+  const openOptions = (waiter: W, at: number): ReadonlyArray<Option<S>> =>
+    waiter.options.every((option) => opensAt(waiter, option) <= at)
+      ? waiter.options
+      : waiter.options.filter((option) => opensAt(waiter, option) <= at)
+
+  const keyOf = (options: ReadonlyArray<Option<S>>): string =>
+    options
       .map(({ model, slot }) => `${slot.id}/${model}`)
       .sort()
       .join(" ")
+
+  const classOf = (at: Level, options: ReadonlyArray<Option<S>>): OpenClass => {
+    const key = keyOf(options)
     const known = at.classes.get(key)
     if (known !== undefined) return known
-    const order = Heap.make<Queue>(goesBefore)
-    const made: OpenClass = { key, options, queues: new Map(), order, head: () => order.peek()?.line.peek() }
+    const order = Heap.make<Queue>(goesBefore, queuePositions)
+    const deadlines = SortedQueue.make<Place>(givesUpBefore)
+    const made: OpenClass = {
+      key,
+      options,
+      slots: new Set(options.map(({ slot }) => slot)),
+      queues: new Map(),
+      order,
+      deadlines,
+      head: () => order.peek()?.line.peek()?.waiter,
+      givingUpBefore: (instant) =>
+        deadlines.front(({ waiter }) => waiter.deadline < instant || instant === NEVER).map(({ waiter }) => waiter)
+    }
     at.classes.set(key, made)
     return made
   }
 
-  const enqueue = (waiter: W, at: number): void => {
-    const open = waiter.options.filter((option) => option.notBefore <= at)
-    if (open.length < waiter.options.length) {
-      const next = waiter.options.reduce(
-        (earliest, { notBefore }) => (notBefore > at ? Math.min(earliest, notBefore) : earliest),
-        Number.POSITIVE_INFINITY
-      )
-      openings.set(waiter, next)
-      deferred.add(waiter)
-    }
-    if (open.length === 0) return
+  const queueOf = (waiter: W, at: number): Queue => {
     const its = levels[waiter.priority]
-    const ofClass = classOf(its, open)
-    let queue = ofClass.queues.get(waiter.tenant)
-    if (queue === undefined) {
-      queue = { of: ofClass, tenant: tenantOf(its, waiter.tenant), line: Heap.make((a, b) => a.order < b.order) }
-      queue.tenant.queues.add(queue)
-      queue.line.add(waiter)
-      ofClass.queues.set(waiter.tenant, queue)
-      ofClass.order.add(queue)
-    } else {
-      queue.line.add(waiter)
-      ofClass.order.update(queue)
-    }
-    places.set(waiter, queue)
+    const ofClass = classOf(its, openOptions(waiter, at))
+    const known = ofClass.queues.get(waiter.tenant)
+    if (known !== undefined) return known
+    const line = SortedQueue.make<Place>((a, b) => a.waiter.order < b.waiter.order)
+    const tenant = tenantOf(its, waiter.tenant)
+    const queue = { of: ofClass, tenant, tenantId: waiter.tenant, line, size: 0, orderAt: undefined }
+    tenant.queues.add(queue)
+    ofClass.queues.set(waiter.tenant, queue)
+    return queue
   }
 
-  const dequeue = (waiter: W): void => {
-    if (openings.has(waiter)) {
-      deferred.remove(waiter)
-      openings.delete(waiter)
-    }
-    const queue = places.get(waiter)
-    if (queue === undefined) return
-    places.delete(waiter)
-    queue.line.remove(waiter)
-    if (queue.line.size() > 0) {
-      queue.of.order.update(queue)
-      return
-    }
-    queue.of.order.remove(queue)
-    queue.of.queues.delete(waiter.tenant)
+  const stepIn = (place: Place): void => {
+    const { queue } = place
+    const isFirst = queue.line.size() === 0
+    queue.line.add(place)
+    if (isFirst) queue.of.order.add(queue)
+    else queue.of.order.update(queue)
+  }
+
+  const stepOut = (place: Place): void => {
+    const { queue } = place
+    queue.line.remove(place)
+    if (queue.line.size() === 0) queue.of.order.remove(queue)
+    else queue.of.order.update(queue)
+  }
+
+  const count = ({ queue: { of }, waiter }: Place, change: 1 | -1): void => {
+    const { waiting } = levels[waiter.priority]
+    for (const slot of of.slots) waiting.set(slot, (waiting.get(slot) ?? 0) + change)
+  }
+
+  const enqueue = (place: Place, at: number): void => {
+    const { queue, waiter } = place
+    queue.size += 1
+    stepIn(place)
+    queue.of.deadlines.add(place)
+    count(place, 1)
+    place.opening = waiter.options.reduce((earliest, option) => {
+      const opens = opensAt(waiter, option)
+      return opens > at ? Math.min(earliest, opens) : earliest
+    }, NEVER)
+    if (place.opening < NEVER) deferred.add(place)
+  }
+
+  const dequeue = (place: Place): void => {
+    const { queue, waiter } = place
+    deferred.remove(place)
+    count(place, -1)
+    queue.of.deadlines.remove(place)
+    stepOut(place)
+    queue.size -= 1
+    if (queue.size > 0) return
+    queue.of.queues.delete(queue.tenantId)
     queue.tenant.queues.delete(queue)
     if (queue.of.queues.size === 0) levels[waiter.priority].classes.delete(queue.of.key)
   }
 
+  const move = (place: Place, at: number): void => {
+    dequeue(place)
+    place.queue = queueOf(place.waiter, at)
+    enqueue(place, at)
+  }
+
   const remove = (waiter: W): void => {
-    if (!all.delete(waiter)) return
-    dequeue(waiter)
-    deadlines.remove(waiter)
+    const place = places.get(waiter)
+    if (place === undefined) return
+    places.delete(waiter)
+    dequeue(place)
     levels[waiter.priority].depth -= 1
+    bytes -= waiter.bytes
   }
 
   return {
-    all: (): Iterable<W> => all,
-    size: (): number => all.size,
+    size: (): number => places.size,
     depth: (priority: Priority): number => levels[priority].depth,
-    has: (waiter: W): boolean => all.has(waiter),
+    /** Of all who wait together. */
+    bytes: (): number => bytes,
+    /** Since when the one of that priority waits that has waited longest, monotonic ms. */
+    oldest: (priority: Priority): number | undefined => {
+      let oldest: W | undefined
+      for (const { queues } of levels[priority].classes.values()) {
+        for (const { line } of queues.values()) {
+          const first = line.peek()?.waiter
+          if (first !== undefined && first.order < (oldest?.order ?? NEVER)) oldest = first
+        }
+      }
+      return oldest?.since
+    },
 
     add: (waiter: W, at: number): void => {
-      all.add(waiter)
-      deadlines.add(waiter)
+      const queue = queueOf(waiter, at)
+      const place: Place = {
+        waiter,
+        queue,
+        opening: NEVER,
+        openingAt: undefined
+      }
+      places.set(waiter, place)
       levels[waiter.priority].depth += 1
-      enqueue(waiter, at)
+      bytes += waiter.bytes
+      enqueue(place, at)
     },
     remove,
 
@@ -182,31 +291,51 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
     },
 
     /** Steps out of its class, so that the next one is looked at; it keeps its deadline and its place. */
-    setAside: dequeue,
-    putBack: (waiter: W, at: number): void => {
-      if (all.has(waiter)) enqueue(waiter, at)
+    setAside: (waiter: W): void => {
+      const place = places.get(waiter)
+      if (place !== undefined) stepOut(place)
+    },
+    putBack: (waiter: W): void => {
+      const place = places.get(waiter)
+      if (place !== undefined) stepIn(place)
+    },
+
+    /** From now on it waits, or waits no longer, for a platform of more weight. */
+    setPatience: (waiter: W, patience: Patience | undefined, at: number): void => {
+      waiter.patience = patience
+      const place = places.get(waiter)
+      if (place !== undefined) move(place, at)
     },
 
     /** Waiters one of whose options has opened change class. */
     promote: (at: number): void => {
-      for (let waiter = deferred.peek(); waiter !== undefined && opening(waiter) <= at; waiter = deferred.peek()) {
-        dequeue(waiter)
-        enqueue(waiter, at)
+      for (let place = deferred.peek(); place !== undefined && place.opening <= at; place = deferred.peek()) {
+        if (place.waiter.patience !== undefined && place.waiter.patience.until <= at) place.waiter.patience = undefined
+        move(place, at)
       }
     },
 
-    expired: (at: number): W | undefined => {
-      const first = deadlines.peek()
-      return first !== undefined && first.deadline <= at ? first : undefined
+    /** Those who have to give up now. */
+    expired: (at: number): ReadonlyArray<W> => {
+      const expired: Array<W> = []
+      for (const priority of priorities) {
+        for (const { deadlines } of levels[priority].classes.values()) {
+          if ((deadlines.peek()?.waiter.deadline ?? NEVER) > at) continue
+          for (const { waiter } of deadlines.front(({ waiter }) => waiter.deadline <= at)) expired.push(waiter)
+        }
+      }
+      return expired.sort((a, b) => a.order - b.order)
     },
 
     /** The next deadline or opening of an option. */
     nextInstant: (): number => {
-      const first = deferred.peek()
-      return Math.min(
-        deadlines.peek()?.deadline ?? Number.POSITIVE_INFINITY,
-        first === undefined ? Number.POSITIVE_INFINITY : opening(first)
-      )
+      let next = deferred.peek()?.opening ?? NEVER
+      for (const priority of priorities) {
+        for (const { deadlines } of levels[priority].classes.values()) {
+          next = Math.min(next, deadlines.peek()?.waiter.deadline ?? NEVER)
+        }
+      }
+      return next
     },
 
     classes: (priority: Priority): Iterable<Class<S, W>> => levels[priority].classes.values(),
@@ -222,12 +351,11 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
       return best?.ofClass
     },
 
-    /** Whether a call of that priority waits that the platform could serve. */
-    isWaitedFor: (slot: S, priority: Priority): boolean => {
-      for (const { options } of levels[priority].classes.values()) {
-        if (options.some((option) => option.slot === slot)) return true
-      }
-      return false
-    }
+    /** How many calls of that priority wait that the platform could serve. */
+    waitingFor: (slot: S, priority: Priority): number => levels[priority].waiting.get(slot) ?? 0,
+
+    /** How many calls wait of its priority and tenant that the same platforms and models could serve. */
+    alike: (waiter: W, at: number): number =>
+      levels[waiter.priority].classes.get(keyOf(openOptions(waiter, at)))?.queues.get(waiter.tenant)?.size ?? 0
   }
 }

@@ -1,5 +1,5 @@
 import { Redacted } from "effect"
-import { type Capability, PlatformId, type WireFormat } from "../Domain/Platform.js"
+import { type Capability, type ModelClass, PlatformId, type WireFormat } from "../Domain/Platform.js"
 import type { TaskType } from "../Domain/Task.js"
 import type { Price } from "../Domain/Usage.js"
 import { prices } from "./prices.js"
@@ -11,6 +11,7 @@ export const defaults = {
   port: 7337,
   apiKeys: [],
   maxBodyBytes: 4 * 1024 * 1024,
+  maxHeldBytes: 256 * 1024 * 1024,
   database: "dream-team.db",
   platforms: [],
   absent: [],
@@ -22,6 +23,7 @@ export const defaults = {
     livePerClass: 64
   },
   health: { intervalMs: 60_000, timeoutMs: 10_000 },
+  routing: { policy: "balanced", hedging: false, adaptMs: 5_000 },
   shutdownGraceMs: 10_000,
   logLevel: "Info"
 } as const satisfies SettingsShape
@@ -31,6 +33,7 @@ export interface PlatformTemplate {
   readonly wire: WireFormat
   readonly baseUrl?: string | undefined
   readonly model?: string | undefined
+  readonly classes: Readonly<Partial<Record<ModelClass, string>>>
   /** The provider's own name of the variable that holds its key. */
   readonly keyVariable?: string | undefined
   readonly capabilities: ReadonlyArray<Capability>
@@ -73,6 +76,7 @@ const known = {
     wire: "openai-responses",
     baseUrl: "https://api.openai.com/v1",
     model: "gpt-6-sol",
+    classes: { fast: "gpt-6-luna", best: "gpt-6-astra" },
     keyVariable: "OPENAI_API_KEY",
     capabilities: ["text", "code", "vision", "tools", "json", "long-context", "reasoning", "streaming"],
     contextWindow: 272_000,
@@ -88,6 +92,7 @@ const known = {
     wire: "gemini",
     baseUrl: "https://generativelanguage.googleapis.com/v1beta",
     model: "gemini-3.8-flash",
+    classes: { fast: "gemini-3.5-flash-lite", best: "gemini-3.1-pro-preview" },
     keyVariable: "GEMINI_API_KEY",
     capabilities: ["text", "code", "vision", "tools", "json", "long-context", "reasoning", "streaming"],
     contextWindow: 1_048_576,
@@ -103,6 +108,7 @@ const known = {
     wire: "openai-chat",
     baseUrl: "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
     model: "qwen3.8-max",
+    classes: { fast: "qwen3.8-flash", best: "qwen3.8-max" },
     keyVariable: "DASHSCOPE_API_KEY",
     capabilities: ["text", "code", "tools", "json", "reasoning", "streaming"],
     contextWindow: 131_072,
@@ -113,17 +119,29 @@ const known = {
     timeouts,
     prices: prices.qwen
   },
-  /** One pack of synthetic.new: 500 requests in 5 hours and one request at a time per model. */
+  /**
+   * One pack of synthetic.new (https://synthetic.new/rate-limits): 500 requests in 5 hours, of which small models use a
+   * part each; credits of 24 USD a week, spent at list price; one request at a time per model.
+   */
   synthetic: {
     wire: "openai-chat",
     baseUrl: "https://api.synthetic.new/openai/v1",
     model: "hf:zai-org/GLM-5.2",
+    classes: { fast: "hf:zai-org/GLM-4.7-Flash", best: "hf:moonshotai/Kimi-K3" },
     keyVariable: "SYNTHETIC_API_KEY",
     capabilities: ["text", "code", "tools", "json", "reasoning", "streaming"],
     contextWindow: 131_072,
     weight: 1,
     suitability: suitability(0.85, 0.8, 0.8, 0.7, 0.75, 0.8),
-    limits: { tokensCounted: "actual", windowRequests: 500, windowMs: 5 * 60 * 60_000, maxConcurrent: 1 },
+    limits: {
+      tokensCounted: "actual",
+      windowRequests: 500,
+      windowMs: 5 * 60 * 60_000,
+      windows: [{ windowMs: 7 * 24 * 60 * 60_000, costUsd: 24 }],
+      maxConcurrent: 4,
+      maxConcurrentPerModel: 1,
+      models: { "hf:zai-org/GLM-4.7-Flash": { requestCost: 0.1 } }
+    },
     breaker,
     timeouts,
     prices: prices.synthetic
@@ -133,6 +151,7 @@ const known = {
 /** Any platform that is not known by name: nothing of it is assumed but OpenAI's Chat Completions. */
 const further: PlatformTemplate = {
   wire: "openai-chat",
+  classes: {},
   capabilities: ["text", "code", "streaming"],
   contextWindow: 131_072,
   weight: 1,
@@ -152,6 +171,22 @@ const isKnown = (id: string): id is KnownPlatform => Object.hasOwn(known, id)
 
 export const templateOf = (id: string): PlatformTemplate => (isKnown(id) ? known[id] : further)
 
+/**
+ * Limits that a program gives, over the built-in ones. Who bounds the attempts in flight, but not those per model,
+ * has replaced the built-in bound per model as well; and a built-in window's length goes with its amounts.
+ */
+const overDefaults = (builtIn: PlatformLimits, set: Partial<PlatformLimits>): PlatformLimits => {
+  const limits = { ...builtIn, ...set }
+  const isWindow = limits.windowRequests !== undefined || limits.windowTokens !== undefined
+  return {
+    ...limits,
+    windowMs: isWindow || set.windowMs !== undefined ? limits.windowMs : undefined,
+    maxConcurrentPerModel:
+      "maxConcurrentPerModel" in set || set.maxConcurrent === undefined ? limits.maxConcurrentPerModel : undefined,
+    models: { ...builtIn.models, ...set.models }
+  }
+}
+
 /** Where Synthetic tells its quotas, next to its OpenAI endpoint. */
 export const quotasUrlOf = (id: string, baseUrl: string): string | undefined =>
   id === "synthetic" && baseUrl.endsWith("/openai/v1")
@@ -163,11 +198,16 @@ export interface PlatformOptions {
   readonly wire?: WireFormat
   readonly baseUrl?: string
   readonly model?: string
+  /** Laid over the platform's defaults. */
+  readonly classes?: Readonly<Partial<Record<ModelClass, string>>>
   readonly capabilities?: ReadonlyArray<Capability>
   readonly contextWindow?: number
   readonly weight?: number
   readonly suitability?: Partial<Record<TaskType, number>>
-  /** Laid over the platform's defaults; `undefined` lifts a limit. */
+  /**
+   * Laid over the platform's defaults; `undefined` lifts a limit. `models` is laid over them model by model.
+   * `maxConcurrent` without `maxConcurrentPerModel` lifts the default one per model too.
+   */
   readonly limits?: Partial<PlatformLimits>
   readonly breaker?: Partial<PlatformSettings["breaker"]>
   readonly timeouts?: Partial<PlatformSettings["timeouts"]>
@@ -191,11 +231,12 @@ export function platformDefaults(id: string, options: PlatformOptions): Platform
     baseUrl,
     apiKey: typeof options.apiKey === "string" ? Redacted.make(options.apiKey) : options.apiKey,
     model: options.model ?? template.model ?? "",
+    classes: { ...template.classes, ...options.classes },
     capabilities: options.capabilities ?? template.capabilities,
     contextWindow: options.contextWindow ?? template.contextWindow,
     weight: options.weight ?? template.weight,
     suitability: { ...template.suitability, ...options.suitability },
-    limits: { ...template.limits, ...options.limits },
+    limits: overDefaults(template.limits, options.limits ?? {}),
     breaker: { ...template.breaker, ...options.breaker },
     timeouts: { ...template.timeouts, ...options.timeouts },
     quotasUrl: "quotasUrl" in options ? options.quotasUrl : quotasUrlOf(id, baseUrl),
@@ -203,9 +244,10 @@ export function platformDefaults(id: string, options: PlatformOptions): Platform
   }
 }
 
-export type SettingsOptions = Partial<Omit<SettingsShape, "tasks" | "health">> & {
+export type SettingsOptions = Partial<Omit<SettingsShape, "tasks" | "health" | "routing">> & {
   readonly tasks?: Partial<SettingsShape["tasks"]>
   readonly health?: Partial<SettingsShape["health"]>
+  readonly routing?: Partial<SettingsShape["routing"]>
 }
 
 /** Complete settings for an embedding program or a test: the defaults and, over them, what is given. */
@@ -213,5 +255,6 @@ export const make = (options: SettingsOptions): SettingsShape => ({
   ...defaults,
   ...options,
   tasks: { ...defaults.tasks, ...options.tasks },
-  health: { ...defaults.health, ...options.health }
+  health: { ...defaults.health, ...options.health },
+  routing: { ...defaults.routing, ...options.routing }
 })

@@ -15,6 +15,11 @@ const text: Reading = (written) => written
 
 const number: Reading = (written) => (/^[+-]?\d+(\.\d+)?$/.test(written) ? Number(written) : written)
 
+const truth: Reading = (written) => {
+  const word = written.toLowerCase()
+  return word === "true" ? true : word === "false" ? false : written
+}
+
 const orNone =
   (reading: Reading): Reading =>
   (written) =>
@@ -42,7 +47,9 @@ const globals: Readonly<Record<string, Variable>> = {
   API_KEYS: { path: ["apiKeys"], reading: listed },
   DATABASE: { path: ["database"], reading: text },
   PLATFORMS: { path: ["use"], reading: listed },
-  LOG_LEVEL: { path: ["logLevel"], reading: lowerCase }
+  LOG_LEVEL: { path: ["logLevel"], reading: lowerCase },
+  POLICY: { path: ["routing", "policy"], reading: lowerCase },
+  HEDGING: { path: ["routing", "hedging"], reading: truth }
 }
 
 const perPlatform = {
@@ -56,8 +63,11 @@ const perPlatform = {
   TOKENS_COUNTED: { path: ["limits", "tokensCounted"], reading: text },
   BURST: { path: ["limits", "burst"], reading: orNone(number) },
   WINDOW_REQUESTS: { path: ["limits", "windowRequests"], reading: orNone(number) },
+  WINDOW_TOKENS: { path: ["limits", "windowTokens"], reading: orNone(number) },
   WINDOW: { path: ["limits", "windowMs"], reading: orNone(text) },
   MAX_CONCURRENT: { path: ["limits", "maxConcurrent"], reading: number },
+  MAX_CONCURRENT_PER_MODEL: { path: ["limits", "maxConcurrentPerModel"], reading: orNone(number) },
+  ADAPT: { path: ["limits", "adapt"], reading: truth },
   BREAKER_FAILURES: { path: ["breaker", "failures"], reading: number },
   BREAKER_OPEN: { path: ["breaker", "openMs"], reading: text },
   TIMEOUT: { path: ["timeouts", "attemptMs"], reading: text }

@@ -1,6 +1,14 @@
 import { Either, JSONSchema, ParseResult, Schema } from "effect"
-import { Capability, PlatformId, TokensCounted, WireFormat } from "../Domain/Platform.js"
+import {
+  Capability,
+  type ModelClass,
+  PlatformId,
+  RoutingPolicy,
+  TokensCounted,
+  WireFormat
+} from "../Domain/Platform.js"
 import { type TaskType, TenantId } from "../Domain/Task.js"
+import { longestWindowMs, shortestWindowMs, windowText } from "./Limits.js"
 
 /** A leaf that says in words what it takes, in place of the schema library's own message. */
 const taking =
@@ -39,18 +47,22 @@ const milliseconds = (text: string): number =>
 
 const durationText = "a duration such as 500ms, 30s, 5m, 5h or 1h30m, more than 0 and at most 365d"
 
-/** Milliseconds, or a text such as `30s`, `5m` or `1h30m`. */
-const Duration = Schema.transform(
-  Schema.Union(Schema.Number, Schema.String.pipe(Schema.pattern(durationPattern))),
-  Schema.Int.pipe(Schema.between(1, longestMs)),
-  {
-    strict: true,
-    decode: (written) => (typeof written === "number" ? written : milliseconds(written)),
-    encode: (ms) => ms
-  }
-)
+/** Milliseconds, or a text such as `30s`, `5m` or `1h30m`, from `leastMs` to `mostMs`. */
+const durationWithin = (leastMs: number, mostMs: number) =>
+  Schema.transform(
+    Schema.Union(Schema.Number, Schema.String.pipe(Schema.pattern(durationPattern))),
+    Schema.Int.pipe(Schema.between(leastMs, mostMs)),
+    {
+      strict: true,
+      decode: (written) => (typeof written === "number" ? written : milliseconds(written)),
+      encode: (ms) => ms
+    }
+  )
 
-const duration = (description: string) => Duration.pipe(taking(durationText, `${description}: ms, or ${durationText}`))
+const duration = (description: string) =>
+  durationWithin(1, longestMs).pipe(taking(durationText, `${description}: ms, or ${durationText}`))
+
+const WindowLength = durationWithin(shortestWindowMs, longestWindowMs)
 
 const count = (description: string) => Whole.pipe(taking("a whole number greater than 0", description))
 
@@ -58,6 +70,42 @@ const limit = (description: string) =>
   Schema.NullOr(Whole).pipe(
     taking("a whole number greater than 0, or none (in the file null) for no limit", `${description}; null = no limit`)
   )
+
+const WindowFile = group(
+  {
+    windowMs: WindowLength.pipe(taking(windowText, `Length of the window: ms, or ${windowText}`)),
+    requests: may(count("Requests in any such window")),
+    tokens: may(count("Tokens in any such window, counted as the platform's tokensCounted says")),
+    costUsd: may(
+      Schema.Number.pipe(
+        Schema.finite(),
+        Schema.positive(),
+        taking("a number greater than 0", "What calls may cost in any such window at the platform's prices, USD")
+      )
+    )
+  },
+  "A rolling window, and at least one of the amounts that fit into it"
+)
+
+const ModelLimitsFile = group(
+  {
+    requestsPerMinute: may(count("Requests of this model in any 60 s")),
+    tokensPerMinute: may(count("Tokens of this model in any 60 s, counted as the platform's tokensCounted says")),
+    windows: may(many(WindowFile, "Rolling windows of this model")),
+    maxConcurrent: may(count("Attempts in flight at once on this model")),
+    requestCost: may(
+      Schema.Number.pipe(
+        Schema.finite(),
+        Schema.positive(),
+        taking(
+          "a number greater than 0",
+          "What one request of it counts in request limits of windows longer than a minute; default 1"
+        )
+      )
+    )
+  },
+  "Limits of one model alone, beside those of its platform"
+)
 
 const logLevels = {
   all: "All",
@@ -169,6 +217,18 @@ const PlatformFile = group(
       )
     ),
     model: may(Text.pipe(taking("a model's name", "The model used where a task names none"))),
+    classes: may(
+      group(
+        {
+          fast: may(Text.pipe(taking("a model's name", "The model for tasks that ask for `fast`"))),
+          balanced: may(
+            Text.pipe(taking("a model's name", "The model for tasks that ask for `balanced`; default model"))
+          ),
+          best: may(Text.pipe(taking("a model's name", "The model for tasks that ask for `best`")))
+        } satisfies Record<ModelClass, unknown>,
+        "Its model of each class, laid over the built-in ones; it serves no class that is not here"
+      )
+    ),
     capabilities: may(
       many(
         Capability.pipe(taking(`one of ${Capability.literals.join(", ")}`)),
@@ -211,12 +271,34 @@ const PlatformFile = group(
           ),
           burst: may(limit("Requests that may start at once; default the whole minute's limit")),
           windowRequests: may(limit("Requests in any windowMs")),
+          windowTokens: may(limit("Tokens in any windowMs, counted as tokensCounted says")),
           windowMs: may(
-            Schema.NullOr(Duration).pipe(
-              taking(`${durationText}, or none (in the file null)`, "Length of the window of windowRequests")
+            Schema.NullOr(WindowLength).pipe(
+              taking(
+                `${windowText}, or none (in the file null)`,
+                "Length of the window of windowRequests and windowTokens"
+              )
             )
           ),
-          maxConcurrent: may(count("Attempts in flight at once"))
+          windows: may(many(WindowFile, "Further rolling windows, in place of the built-in ones; [] = none")),
+          maxConcurrent: may(
+            count("Attempts in flight at once; set without maxConcurrentPerModel, no built-in bound per model holds")
+          ),
+          maxConcurrentPerModel: may(limit("Attempts in flight at once on any one model")),
+          models: may(
+            Schema.Record({ key: Schema.String, value: ModelLimitsFile }).annotations({
+              message: () => object,
+              description: "Limits of single models, laid over the built-in ones; {} = none for that model"
+            })
+          ),
+          adapt: may(
+            Schema.Boolean.pipe(
+              taking(
+                "true or false",
+                "Whether the provider's own word may raise a limit above the one set here; default false"
+              )
+            )
+          )
         },
         "What may be asked of it"
       )
@@ -277,6 +359,9 @@ export const SettingsFile = group(
     database: may(Database),
     logLevel: may(LogLevel),
     maxBodyBytes: may(count("Largest request body accepted, bytes; default 4194304")),
+    maxHeldBytes: may(
+      count("Request bodies being read and calls that wait, bytes at most; beyond it a 503; default 268435456")
+    ),
     shutdownGraceMs: may(duration("Running attempts get this long at shutdown; default 10s")),
     use: may(
       many(
@@ -303,6 +388,30 @@ export const SettingsFile = group(
           timeoutMs: may(duration("How long a health check may take; default 10s"))
         },
         "Health checks"
+      )
+    ),
+    routing: may(
+      group(
+        {
+          policy: may(
+            RoutingPolicy.pipe(
+              taking(
+                `one of ${RoutingPolicy.literals.join(", ")}`,
+                "What the choice among platforms goes by where a task does not say; default balanced"
+              )
+            )
+          ),
+          hedging: may(
+            Schema.Boolean.pipe(
+              taking(
+                "true or false",
+                "Whether a HIGH call that takes unusually long is made a second time, elsewhere; default false"
+              )
+            )
+          ),
+          adaptMs: may(duration("How often the weights follow what is measured; default 5s"))
+        },
+        "The choice among platforms"
       )
     ),
     platforms: may(
@@ -351,6 +460,14 @@ const without = (value: unknown, path: ReadonlyArray<string>): unknown => {
   return kept === undefined ? others : { ...others, [head]: kept }
 }
 
+/** Where to cut a mistake out: at its own place, or with the whole item of the list it lies in. */
+const place = (value: unknown, path: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const [head, ...rest] = path
+  if (head === undefined) return []
+  if (Array.isArray(value)) return [head]
+  return [head, ...place(isObject(value) ? value[head] : undefined, rest)]
+}
+
 /** Decodes what a source holds, strictly, and goes on past mistakes to find them all. */
 export const decode = (raw: unknown): Decoded => {
   const attempt = (value: unknown, earlier: ReadonlyArray<Mistake>): Decoded =>
@@ -368,10 +485,9 @@ export const decode = (raw: unknown): Decoded => {
         })
         // Each round takes at least one key away, so this ends; an empty source has no mistakes.
         // From the last one back, so that the places of a list's earlier items stay what they are.
-        const rest = mistakes.reduceRight<unknown>(
-          (kept, { missing, path }) => without(kept, missing ? path.slice(0, -1) : path),
-          value
-        )
+        const places = mistakes.map(({ missing, path }) => place(value, missing ? path.slice(0, -1) : path))
+        const distinct = new Map(places.map((path) => [path.join("/"), path]))
+        const rest = [...distinct.values()].reduceRight<unknown>(without, value)
         return attempt(rest ?? {}, [...earlier, ...mistakes])
       }
     })
@@ -380,18 +496,23 @@ export const decode = (raw: unknown): Decoded => {
 
 /** The keys that may stand at `path`, where the schema names them. */
 export const keysAt = (path: ReadonlyArray<string>): ReadonlyArray<string> => {
-  const [first, second, third] = path
+  const [first, second, third, fourth, fifth, sixth] = path
   if (first === undefined) return Object.keys(SettingsFile.fields)
   if (first === "tasks") return Object.keys(SettingsFile.fields.tasks.from.fields)
   if (first === "health") return Object.keys(SettingsFile.fields.health.from.fields)
+  if (first === "routing") return Object.keys(SettingsFile.fields.routing.from.fields)
   if (first !== "platforms" || second === undefined) return []
   switch (third) {
     case undefined:
       return Object.keys(PlatformFile.fields)
+    case "classes":
+      return Object.keys(PlatformFile.fields.classes.from.fields)
     case "suitability":
       return Object.keys(PlatformFile.fields.suitability.from.fields)
     case "limits":
-      return Object.keys(PlatformFile.fields.limits.from.fields)
+      if (fourth === undefined) return Object.keys(PlatformFile.fields.limits.from.fields)
+      if (fourth === "windows" || sixth === "windows") return Object.keys(WindowFile.fields)
+      return fifth === undefined ? [] : Object.keys(ModelLimitsFile.fields)
     case "breaker":
       return Object.keys(PlatformFile.fields.breaker.from.fields)
     case "timeouts":

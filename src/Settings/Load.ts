@@ -23,8 +23,9 @@ import {
   type SettingsFile,
   splitApiKey
 } from "./File.js"
+import { limitsProblems } from "./Limits.js"
 import { nearest, SettingsInvalid, type SettingsProblem } from "./Problem.js"
-import type { ApiKey, PlatformSettings, SettingsShape } from "./Shape.js"
+import type { ApiKey, PlatformLimits, PlatformSettings, SettingsShape } from "./Shape.js"
 
 /** What the command line may override. */
 export interface SettingsFlags {
@@ -264,6 +265,9 @@ const timeoutsOf = (ms: (timeout: keyof Timeouts) => number): Timeouts => ({
   attemptMs: ms("attemptMs")
 })
 
+/** The limits that are one number, or lifted. */
+type Amount = "requestsPerMinute" | "tokensPerMinute" | "burst" | "windowRequests" | "windowTokens"
+
 /** Lays the sources over each other and over the defaults; finds what is wrong only in the sum. */
 const assemble = (layers: ReadonlyArray<Layered>) => {
   const entries: Array<Entry> = []
@@ -341,6 +345,15 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     (level) => level.toLowerCase()
   )
   const maxBodyBytes = choose(["maxBodyBytes"], (values) => values.maxBodyBytes, defaults.maxBodyBytes)
+  const maxHeldBytes = choose(["maxHeldBytes"], (values) => values.maxHeldBytes, defaults.maxHeldBytes)
+  if (maxHeldBytes < maxBodyBytes) {
+    const key = find(["maxHeldBytes"], (values) => values.maxHeldBytes) === undefined ? "maxBodyBytes" : "maxHeldBytes"
+    complain([key], (values) => values[key], {
+      value: String(key === "maxHeldBytes" ? maxHeldBytes : maxBodyBytes),
+      problem: "the largest request body would never find room",
+      expected: "maxHeldBytes of at least maxBodyBytes, and better many times that"
+    })
+  }
   const shutdownGraceMs = choose(["shutdownGraceMs"], (values) => values.shutdownGraceMs, defaults.shutdownGraceMs)
 
   const task = (key: keyof SettingsShape["tasks"]): number =>
@@ -355,6 +368,11 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
   const health = {
     intervalMs: choose(["health", "intervalMs"], (values) => values.health?.intervalMs, defaults.health.intervalMs),
     timeoutMs: choose(["health", "timeoutMs"], (values) => values.health?.timeoutMs, defaults.health.timeoutMs)
+  }
+  const routing = {
+    policy: choose(["routing", "policy"], (values) => values.routing?.policy, defaults.routing.policy),
+    hedging: choose(["routing", "hedging"], (values) => values.routing?.hedging, defaults.routing.hedging),
+    adaptMs: choose(["routing", "adaptMs"], (values) => values.routing?.adaptMs, defaults.routing.adaptMs)
   }
 
   const described = layers.flatMap(({ values }) => Object.keys(values.platforms ?? {}))
@@ -409,7 +427,14 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     )
     if (key === undefined) return { absent: `no API key: set ${keyVariables(id).join(" or ")}` }
 
-    const limits = template.limits
+    const limits: PlatformLimits = template.limits
+    const limit = <Key extends Amount>(key: Key): number | undefined =>
+      pick(["limits", key], (file) => file.limits?.[key], limits[key]) ?? undefined
+    const windowRequests = limit("windowRequests")
+    const windowTokens = limit("windowTokens")
+    // A built-in window's length goes with its amounts, a built-in bound per model with the bound of them all.
+    const windowMs = windowRequests === undefined && windowTokens === undefined ? undefined : limits.windowMs
+    const perModel = has((file) => file.limits?.maxConcurrent) ? undefined : limits.maxConcurrentPerModel
     const baseUrl = pick(["baseUrl"], (file) => file.baseUrl, template.baseUrl ?? "").replace(/\/+$/, "")
     note(at("apiKey"), redacted, key.source)
     const settings: PlatformSettings = {
@@ -418,6 +443,11 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
       baseUrl,
       apiKey: Redacted.make(key.value),
       model: pick(["model"], (file) => file.model, template.model ?? ""),
+      classes: pick(
+        ["classes"],
+        (file) => (file.classes === undefined ? undefined : { ...template.classes, ...file.classes }),
+        template.classes
+      ),
       capabilities: pick(["capabilities"], (file) => file.capabilities, template.capabilities),
       contextWindow: pick(["contextWindow"], (file) => file.contextWindow, template.contextWindow),
       weight: pick(["weight"], (file) => file.weight, template.weight),
@@ -425,18 +455,24 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
         pick(["suitability", type], (file) => file.suitability?.[type], template.suitability[type])
       ),
       limits: {
-        requestsPerMinute:
-          pick(["limits", "requestsPerMinute"], (file) => file.limits?.requestsPerMinute, limits.requestsPerMinute) ??
-          undefined,
-        tokensPerMinute:
-          pick(["limits", "tokensPerMinute"], (file) => file.limits?.tokensPerMinute, limits.tokensPerMinute) ??
-          undefined,
+        requestsPerMinute: limit("requestsPerMinute"),
+        tokensPerMinute: limit("tokensPerMinute"),
         tokensCounted: pick(["limits", "tokensCounted"], (file) => file.limits?.tokensCounted, limits.tokensCounted),
-        burst: pick(["limits", "burst"], (file) => file.limits?.burst, limits.burst) ?? undefined,
-        windowRequests:
-          pick(["limits", "windowRequests"], (file) => file.limits?.windowRequests, limits.windowRequests) ?? undefined,
-        windowMs: pick(["limits", "windowMs"], (file) => file.limits?.windowMs, limits.windowMs) ?? undefined,
-        maxConcurrent: pick(["limits", "maxConcurrent"], (file) => file.limits?.maxConcurrent, limits.maxConcurrent)
+        burst: limit("burst"),
+        windowRequests,
+        windowTokens,
+        windowMs: pick(["limits", "windowMs"], (file) => file.limits?.windowMs, windowMs) ?? undefined,
+        windows: pick(["limits", "windows"], (file) => file.limits?.windows, limits.windows),
+        maxConcurrent: pick(["limits", "maxConcurrent"], (file) => file.limits?.maxConcurrent, limits.maxConcurrent),
+        maxConcurrentPerModel:
+          pick(["limits", "maxConcurrentPerModel"], (file) => file.limits?.maxConcurrentPerModel, perModel) ??
+          undefined,
+        models: pick(
+          ["limits", "models"],
+          (file) => (file.limits?.models === undefined ? undefined : { ...limits.models, ...file.limits.models }),
+          limits.models
+        ),
+        adapt: pick(["limits", "adapt"], (file) => file.limits?.adapt, limits.adapt ?? false)
       },
       breaker: {
         failures: pick(["breaker", "failures"], (file) => file.breaker?.failures, template.breaker.failures),
@@ -453,42 +489,13 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
       )
     }
 
-    const { burst, requestsPerMinute, windowMs, windowRequests } = settings.limits
-    if (burst !== undefined && (requestsPerMinute === undefined || burst > requestsPerMinute)) {
-      complain(
-        at("limits", "burst"),
-        reading((file) => file.limits?.burst),
-        {
-          value: String(burst),
-          problem:
-            requestsPerMinute === undefined
-              ? "a burst without a limit of requests per minute"
-              : "more than the requests per minute",
-          expected:
-            requestsPerMinute === undefined ? "requests per minute beside it" : `at most ${requestsPerMinute}, or none`
-        }
-      )
-    }
-    if (windowRequests !== undefined && windowMs === undefined) {
-      complain(
-        at("limits", "windowRequests"),
-        reading((file) => file.limits?.windowRequests),
-        {
-          value: String(windowRequests),
-          problem: "requests of a window whose length is not known",
-          expected: `the window's length beside it (${platformVariable(id, "WINDOW")}, such as 5h)`
-        }
-      )
-    }
-    if (windowMs !== undefined && windowRequests === undefined && has((file) => file.limits?.windowMs)) {
-      complain(
-        at("limits", "windowMs"),
-        reading((file) => file.limits?.windowMs),
-        {
-          problem: "a window without its number of requests",
-          expected: `the window's requests beside it (${platformVariable(id, "WINDOW_REQUESTS")})`
-        }
-      )
+    for (const { expected, path, problem } of limitsProblems(settings.limits)) {
+      const value = valueAt({ ...settings.limits }, path)
+      complain(at("limits", ...path), (values) => valueAt(values.platforms?.[platformId]?.limits, path.slice(0, 1)), {
+        ...(typeof value === "number" ? { value: String(value) } : {}),
+        problem,
+        expected
+      })
     }
     return settings
   }
@@ -510,11 +517,13 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     port,
     apiKeys,
     maxBodyBytes,
+    maxHeldBytes,
     database,
     platforms,
     absent,
     tasks,
     health,
+    routing,
     shutdownGraceMs,
     logLevel
   }

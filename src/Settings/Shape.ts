@@ -1,9 +1,37 @@
 import type { LogLevel, Redacted } from "effect"
-import type { Capability, PlatformId, TokensCounted, WireFormat } from "../Domain/Platform.js"
+import type {
+  Capability,
+  ModelClass,
+  PlatformId,
+  RoutingPolicy,
+  TokensCounted,
+  WireFormat
+} from "../Domain/Platform.js"
 import type { TaskType, TenantId } from "../Domain/Task.js"
 import type { Price } from "../Domain/Usage.js"
 
-/** A platform's limits. What is absent is not limited by us. */
+/** A rolling window of a platform's limits; at least one of its amounts is there. */
+export interface WindowLimit {
+  /** Length, ms: one second to 31 days. */
+  readonly windowMs: number
+  readonly requests?: number | undefined
+  /** Tokens, counted as the platform's `tokensCounted` says. */
+  readonly tokens?: number | undefined
+  /** What the calls cost at the platform's `prices`, USD; a model without a price counts nothing. */
+  readonly costUsd?: number | undefined
+}
+
+/** The limits of one model alone, beside those of its platform. */
+export interface ModelLimits {
+  readonly requestsPerMinute?: number | undefined
+  readonly tokensPerMinute?: number | undefined
+  readonly windows?: ReadonlyArray<WindowLimit> | undefined
+  readonly maxConcurrent?: number | undefined
+  /** What one request counts in the request limits of windows longer than a minute; default 1. */
+  readonly requestCost?: number | undefined
+}
+
+/** A platform's limits. What is absent is not limited by us, but learned where the provider shows a limit. */
 export interface PlatformLimits {
   /** Requests in any 60 s. */
   readonly requestsPerMinute?: number | undefined
@@ -14,10 +42,20 @@ export interface PlatformLimits {
   readonly burst?: number | undefined
   /** Requests in any `windowMs`. */
   readonly windowRequests?: number | undefined
-  /** Length of the rolling window of `windowRequests`, ms. */
+  /** Tokens in any `windowMs`, counted as `tokensCounted` says. */
+  readonly windowTokens?: number | undefined
+  /** Length of the rolling window of `windowRequests` and `windowTokens`, ms. */
   readonly windowMs?: number | undefined
+  /** Further rolling windows. */
+  readonly windows?: ReadonlyArray<WindowLimit> | undefined
   /** Attempts in flight at once. */
   readonly maxConcurrent: number
+  /** Attempts in flight at once on any one model. */
+  readonly maxConcurrentPerModel?: number | undefined
+  /** By model: limits of that model alone. */
+  readonly models?: Readonly<Record<string, ModelLimits>> | undefined
+  /** Whether the provider's own word may raise a limit above the configured one; default false. */
+  readonly adapt?: boolean | undefined
 }
 
 export interface PlatformSettings {
@@ -28,6 +66,8 @@ export interface PlatformSettings {
   readonly apiKey: Redacted.Redacted<string>
   /** The model used where a task names none. */
   readonly model: string
+  /** Which of its models serves a class of models; `balanced` is `model` where it is absent. */
+  readonly classes: Readonly<Partial<Record<ModelClass, string>>>
   readonly capabilities: ReadonlyArray<Capability>
   /** Tokens, input and output together. */
   readonly contextWindow: number
@@ -68,6 +108,8 @@ export interface SettingsShape {
   readonly apiKeys: ReadonlyArray<ApiKey>
   /** Largest request body accepted, bytes. */
   readonly maxBodyBytes: number
+  /** Bytes of request bodies being read and of calls that wait, at most; beyond it the service says that it is full. */
+  readonly maxHeldBytes: number
   /** Path of the SQLite file, or `:memory:`. */
   readonly database: string
   readonly platforms: ReadonlyArray<PlatformSettings>
@@ -87,6 +129,14 @@ export interface SettingsShape {
   readonly health: {
     readonly intervalMs: number
     readonly timeoutMs: number
+  }
+  readonly routing: {
+    /** What the choice among platforms goes by where a task does not say. */
+    readonly policy: RoutingPolicy
+    /** Whether a HIGH call that takes unusually long is made a second time, elsewhere. */
+    readonly hedging: boolean
+    /** How often the weights follow what is measured, ms. */
+    readonly adaptMs: number
   }
   /** Running attempts get this long at shutdown, ms. */
   readonly shutdownGraceMs: number

@@ -1,4 +1,4 @@
-import { longest } from "./Limits.js"
+import { type RollingWindow, windowOf } from "./Limits.js"
 import { defaultMaxOutputTokens } from "./Options.js"
 import type { PlatformState } from "./Platform.js"
 
@@ -38,35 +38,60 @@ const openAiModel = (platform: PlatformState, model: string, createdAt: number) 
 
 const iso = (epochMs: number): string => new Date(epochMs).toISOString()
 
-/** Synthetic's `/v2/quotas`: its longest request window as the five-hour limit, credits spent at list price. */
+const fiveHoursMs = 5 * 3_600_000
+const weekMs = 7 * 86_400_000
+/** Parts of a window that come back at once: a twentieth of the requests, a fiftieth of the credits. */
+const tickPart = 0.05
+const regenPart = 0.02
+
+/** How long until a part of a window is back, or all that is used of it where that is less, ms. */
+const nextPartMs = (window: RollingWindow, part: number, now: number): number => {
+  const used = window.used(now)
+  return used === 0 ? window.windowMs * part : window.untilAtMost(Math.max(0, used - window.limit * part), now)
+}
+
+/** Never more than there is. */
+const cents = (usd: number): string => `$${(Math.floor(usd * 100 + 1e-6) / 100).toFixed(2)}`
+
+/**
+ * Synthetic's `/v2/quotas`: its requests of five hours and its credits of seven days as they stand, each only where it is
+ * limited. What is shorter or longer has no place in there.
+ */
 export const quotas = (platform: PlatformState, now: number, wallMs: number): unknown => {
-  const window = longest(platform.limiter.requests)
-  const max = window?.limit ?? 500
-  const used = window?.used(now) ?? 0
-  const remaining = max - used
-  const windowMs = window?.windowMs ?? 18_000_000
-  const wholeInMs = window?.untilEmpty(now) ?? 0
-  const tickInMs = window === undefined || used === 0 ? windowMs / 20 : window.untilAtMost(used - 1, now)
-  const maxCredits = 24
-  const spent = (platform.counters.inputTokens * 1.4 + platform.counters.outputTokens * 4.4) / 1_000_000
-  const remainingCredits = Math.max(0, maxCredits - spent)
+  const requests = windowOf(platform.limiter.requests, fiveHoursMs)
+  const credits = windowOf(platform.limiter.credits, weekMs)
+  const instant = (inMs: number) => iso(wallMs + Math.ceil(inMs))
+  const requestsLeft = requests === undefined ? 0 : Math.max(0, requests.limit - requests.used(now))
+  const creditsLeft = credits === undefined ? 0 : Math.max(0, credits.limit - credits.used(now))
   return {
-    subscription: { limit: max, requests: used, renewsAt: iso(wallMs + wholeInMs) },
+    ...(requests === undefined
+      ? {}
+      : {
+          subscription: {
+            limit: requests.limit,
+            requests: requests.limit - requestsLeft,
+            renewsAt: instant(requests.untilEmpty(now))
+          },
+          rollingFiveHourLimit: {
+            nextTickAt: instant(nextPartMs(requests, tickPart, now)),
+            tickPercent: tickPart,
+            remaining: requestsLeft,
+            max: requests.limit,
+            limited: requestsLeft <= 0
+          }
+        }),
+    ...(credits === undefined
+      ? {}
+      : {
+          weeklyTokenLimit: {
+            nextRegenAt: instant(nextPartMs(credits, regenPart, now)),
+            percentRemaining: Math.floor((creditsLeft / credits.limit) * 10_000) / 100,
+            maxCredits: cents(credits.limit),
+            remainingCredits: cents(creditsLeft),
+            nextRegenCredits: cents(credits.limit * regenPart)
+          }
+        }),
     search: { hourly: { limit: 250, requests: 0, renewsAt: iso(wallMs + 3_600_000) } },
-    freeToolCalls: { limit: 0, requests: 0, renewsAt: iso(wallMs + 86_400_000) },
-    weeklyTokenLimit: {
-      nextRegenAt: iso(wallMs + 3_600_000),
-      percentRemaining: Math.round((remainingCredits / maxCredits) * 10_000) / 100,
-      maxCredits: `$${maxCredits.toFixed(2)}`,
-      remainingCredits: `$${remainingCredits.toFixed(2)}`,
-      nextRegenCredits: "$0.48"
-    },
-    rollingFiveHourLimit: {
-      nextTickAt: iso(wallMs + tickInMs),
-      tickPercent: 0.05,
-      remaining,
-      max,
-      limited: remaining <= 0
-    }
+    freeToolCalls: { limit: 0, requests: 0, renewsAt: iso(wallMs + 86_400_000) }
   }
 }

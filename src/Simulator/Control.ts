@@ -46,7 +46,8 @@ export const statsOf = ({ now, platforms }: ControlContext): Stats => {
   return {
     uptimeMs: Math.round(at),
     violations: byPlatform.reduce(
-      (sum, [, { violations }]) => sum + violations.requests + violations.tokens + violations.concurrency,
+      (sum, [, { violations }]) =>
+        sum + violations.requests + violations.tokens + violations.credits + violations.concurrency,
       0
     ),
     platforms: Object.fromEntries(byPlatform)

@@ -26,6 +26,8 @@ export interface ErrorFacts {
   readonly param?: string | undefined
   readonly model?: string | undefined
   readonly violation?: Violation | undefined
+  /** Wall time, epoch ms, at which a ChatGPT plan's used-up window lets the next request through. */
+  readonly planResetsAt?: number | undefined
   /** Tokens: the input, and the most there may be. */
   readonly context?: { readonly input: number; readonly max: number } | undefined
   /** In place of the shape's own status. */
@@ -106,15 +108,17 @@ const statusOf = (kind: ErrorKind): number => {
 /** Seconds as `retry-after` wants them: whole, and never too few. */
 const retryAfterSeconds = (waitMs: number): string => String(Math.max(1, Math.ceil(waitMs / 1_000)))
 
-const unitOf = (violation: Violation | undefined): "requests" | "tokens" | "concurrent requests" =>
-  violation === undefined || violation.kind === "requests"
-    ? "requests"
-    : violation.kind === "tokens"
-      ? "tokens"
-      : "concurrent requests"
+const unitOf = (violation: Violation | undefined): "requests" | "tokens" | "credits" | "concurrent requests" =>
+  violation === undefined ? "requests" : violation.kind === "concurrency" ? "concurrent requests" : violation.kind
+
+const windowNames: ReadonlyMap<number, string> = new Map([
+  [60_000, "min"],
+  [86_400_000, "day"],
+  [604_800_000, "week"]
+])
 
 const windowName = (windowMs: number): string =>
-  windowMs === 60_000 ? "min" : windowMs === 86_400_000 ? "day" : `${windowMs / 1_000}s`
+  windowNames.get(windowMs) ?? (windowMs % 3_600_000 === 0 ? `${windowMs / 3_600_000}h` : `${windowMs / 1_000}s`)
 
 const openAi = (kind: ErrorKind, facts: ErrorFacts): ErrorReply => {
   const violation = facts.violation
@@ -172,9 +176,26 @@ const openAi = (kind: ErrorKind, facts: ErrorFacts): ErrorReply => {
     case "rate-limit": {
       if (violation === undefined)
         return reply("Rate limit reached. Please try again in 1s.", "requests", "rate_limit_exceeded")
+      if (facts.planResetsAt !== undefined) {
+        const resetsAt = Math.ceil(facts.planResetsAt / 1_000)
+        return {
+          status: facts.status ?? 429,
+          headers: {},
+          body: {
+            error: {
+              type: "usage_limit_reached",
+              message: facts.message ?? "The usage limit has been reached",
+              plan_type: "plus",
+              resets_at: resetsAt,
+              resets_in_seconds: Math.ceil(violation.waitMs / 1_000)
+            }
+          }
+        }
+      }
       const per = violation.windowMs === 0 ? "" : ` per ${windowName(violation.windowMs)}`
+      const whose = violation.model ?? "all models of the organization org-simulated"
       return reply(
-        `Rate limit reached for ${facts.model ?? "the model"} on ${unitOf(violation)}${per}: Limit ${violation.limit}, ` +
+        `Rate limit reached for ${whose} on ${unitOf(violation)}${per}: Limit ${violation.limit}, ` +
           `Used ${violation.used}, Requested ${violation.asked}. Please try again in ${openAiDuration(violation.waitMs)}.`,
         violation.kind === "tokens" ? "tokens" : "requests",
         "rate_limit_exceeded"
@@ -304,16 +325,21 @@ const geminiQuotaMessage = (violation: Violation | undefined): string =>
     ? "You exceeded your current quota, please check your plan and billing details."
     : `You exceeded your current quota, please check your plan and billing details. Quota of ${unitOf(violation)} exceeded, limit: ${violation.limit}. Please retry in ${violation.waitMs / 1_000}s.`
 
+/** As Google writes a window into a quota's id. */
+const geminiPeriod = (windowMs: number): string =>
+  windowMs === 60_000 ? "PerMinute" : windowMs === 86_400_000 ? "PerDay" : `Per${windowMs / 1_000}Seconds`
+
 const geminiQuotaDetails = (facts: ErrorFacts, exhausted: boolean): ReadonlyArray<unknown> => {
   const violation = facts.violation
-  const perDay = exhausted || (violation !== undefined && violation.windowMs >= 86_400_000)
-  const period = perDay ? "PerDay" : "PerMinute"
+  const isOfModel = violation === undefined || violation.model !== undefined
+  const period = violation === undefined ? (exhausted ? "PerDay" : "PerMinute") : geminiPeriod(violation.windowMs)
+  const perModel = isOfModel ? "PerModel" : ""
   const quotaId =
     violation?.kind === "tokens"
-      ? `GenerateContentInputTokensPerModel${period}`
+      ? `GenerateContentInputTokens${perModel}${period}`
       : violation?.kind === "concurrency"
-        ? "GenerateContentConcurrentRequestsPerProject"
-        : `GenerateRequests${period}PerProjectPerModel`
+        ? `GenerateContentConcurrentRequestsPerProject${perModel}`
+        : `GenerateRequests${period}PerProject${perModel}`
   const waitMs = violation?.waitMs ?? (exhausted ? 3_600_000 : 1_000)
   return [
     {
@@ -322,7 +348,7 @@ const geminiQuotaDetails = (facts: ErrorFacts, exhausted: boolean): ReadonlyArra
         {
           quotaMetric: `generativelanguage.googleapis.com/generate_content_${violation?.kind === "tokens" ? "input_token_count" : "requests"}`,
           quotaId,
-          quotaDimensions: { location: "global", model: facts.model ?? "" },
+          quotaDimensions: { location: "global", ...(isOfModel ? { model: facts.model ?? "" } : {}) },
           quotaValue: String(violation?.limit ?? 1)
         }
       ]
@@ -438,6 +464,7 @@ const synthetic = (kind: ErrorKind, facts: ErrorFacts): ErrorReply => {
     case "rate-limit": {
       const violation = facts.violation
       if (violation === undefined) return reply("Rate limit exceeded")
+      if (violation.kind === "credits") return reply(`Weekly credits used up: $${violation.limit.toFixed(2)}`)
       return reply(
         violation.kind === "concurrency"
           ? `Too many concurrent requests: ${violation.limit} allowed`

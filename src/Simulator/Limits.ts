@@ -1,5 +1,8 @@
 import type { TokensCounted } from "../Domain/Platform.js"
-import type { SimulatedLimits, WindowLimit } from "./Options.js"
+import type { SimulatedLimits, SimulatedPlatform, WindowLimit } from "./Options.js"
+
+/** Sums of fractions (costs, credits) are held to be equal within this. */
+const rounding = 1e-9
 
 /** Whole windows kept for the utilisation figures. */
 const historyLength = 120
@@ -56,10 +59,10 @@ export class RollingWindow {
   untilAtMost(allowed: number, now: number): number {
     this.forget(now)
     let left = this.sum
-    if (left <= allowed) return 0
+    if (left <= allowed + rounding) return 0
     for (let index = this.head; index < this.times.length; index++) {
       left -= this.amounts[index] ?? 0
-      if (left <= allowed) return (this.times[index] ?? now) + this.windowMs - now
+      if (left <= allowed + rounding) return (this.times[index] ?? now) + this.windowMs - now
     }
     return this.windowMs
   }
@@ -89,6 +92,7 @@ export class RollingWindow {
       this.sum -= this.amounts[this.head] ?? 0
       this.head++
     }
+    if (this.head === this.times.length) this.sum = 0
     if (this.head > 256 && this.head * 2 > this.times.length) {
       this.times.splice(0, this.head)
       this.amounts.splice(0, this.head)
@@ -105,11 +109,13 @@ export class RollingWindow {
   }
 }
 
-export type ViolationKind = "requests" | "tokens" | "concurrency"
+export type ViolationKind = "requests" | "tokens" | "credits" | "concurrency"
 
 /** A request that a limit forbids. */
 export interface Violation {
   readonly kind: ViolationKind
+  /** Set where it is the limit of this model alone. */
+  readonly model?: string | undefined
   /** Until the same request would be admitted by this limit, ms. */
   readonly waitMs: number
   /** The limit's figure, its window (0 for concurrency), what of it was used and what was asked. */
@@ -119,79 +125,141 @@ export interface Violation {
   readonly asked: number
 }
 
-/** A platform's limits, enforced. Refused requests count against none of them. */
-export class Limiter {
+/** What a platform, or one of its models, allows in windows. */
+interface Windows {
   readonly requests: ReadonlyArray<RollingWindow>
   readonly tokens: ReadonlyArray<RollingWindow>
+}
+
+const windowsOf = (limits: ReadonlyArray<WindowLimit> | undefined): ReadonlyArray<RollingWindow> =>
+  (limits ?? []).map((limit) => new RollingWindow(limit))
+
+export const minuteMs = 60_000
+/** A request finds out only later that a place is free again, ms. */
+const concurrencyWaitMs = 1_000
+
+/** A platform's limits, enforced. Refused requests count against none of them. */
+export class Limiter implements Windows {
+  readonly requests: ReadonlyArray<RollingWindow>
+  readonly tokens: ReadonlyArray<RollingWindow>
+  readonly credits: ReadonlyArray<RollingWindow>
+  /** By model: what is allowed of it alone. */
+  readonly models: ReadonlyMap<string, Windows>
   readonly tokensCounted: TokensCounted
-  readonly maxConcurrent: number
   inFlight = 0
   maxInFlight = 0
+  private readonly limits: SimulatedLimits
+  private readonly prices: NonNullable<SimulatedPlatform["prices"]>
+  private readonly inFlightOf = new Map<string, number>()
 
-  constructor(limits: SimulatedLimits | undefined) {
-    this.requests = (limits?.requests ?? []).map((window) => new RollingWindow(window))
-    this.tokens = (limits?.tokens ?? []).map((window) => new RollingWindow(window))
-    this.tokensCounted = limits?.tokensCounted ?? "reserved"
-    this.maxConcurrent = limits?.maxConcurrent ?? Number.POSITIVE_INFINITY
+  constructor(limits: SimulatedLimits = {}, prices: SimulatedPlatform["prices"] = {}) {
+    this.limits = limits
+    this.prices = prices
+    this.requests = windowsOf(limits.requests)
+    this.tokens = windowsOf(limits.tokens)
+    this.credits = windowsOf(limits.credits?.map(({ limitUsd, windowMs }) => ({ limit: limitUsd, windowMs })))
+    this.models = new Map(
+      Object.entries(limits.models ?? {}).map(([model, own]) => [
+        model,
+        { requests: windowsOf(own.requests), tokens: windowsOf(own.tokens) }
+      ])
+    )
+    this.tokensCounted = limits.tokensCounted ?? "reserved"
   }
 
-  get full(): boolean {
-    return this.inFlight >= this.maxConcurrent
+  /** Why no further request of the model may run now, if none may. */
+  full(model: string): Violation | undefined {
+    const { maxConcurrent, maxConcurrentPerModel, models = {} } = this.limits
+    const ofModel = this.inFlightOf.get(model) ?? 0
+    const own = Math.min(
+      maxConcurrentPerModel ?? Number.POSITIVE_INFINITY,
+      models[model]?.maxConcurrent ?? Number.POSITIVE_INFINITY
+    )
+    const violation = { kind: "concurrency", waitMs: concurrencyWaitMs, windowMs: 0, asked: 1 } as const
+    if (maxConcurrent !== undefined && this.inFlight >= maxConcurrent) {
+      return { ...violation, limit: maxConcurrent, used: this.inFlight }
+    }
+    return ofModel >= own ? { ...violation, model, limit: own, used: ofModel } : undefined
   }
 
   /** Counts the request and takes its place, or says which limit forbids it and changes nothing. */
-  admit(inputTokens: number, maxOutputTokens: number, now: number): Violation | undefined {
-    if (this.full) {
-      return {
-        kind: "concurrency",
-        waitMs: 1_000,
-        limit: this.maxConcurrent,
-        windowMs: 0,
-        used: this.inFlight,
-        asked: 1
-      }
-    }
+  admit(model: string, inputTokens: number, maxOutputTokens: number, now: number): Violation | undefined {
+    const full = this.full(model)
+    if (full !== undefined) return full
     const cost =
       this.tokensCounted === "reserved"
         ? inputTokens + maxOutputTokens
         : this.tokensCounted === "input"
           ? inputTokens
           : 0
+    const requestCost = this.limits.models?.[model]?.requestCost ?? 1
+    const costIn = ({ windowMs }: RollingWindow) => (windowMs > minuteMs ? requestCost : 1)
     // A provider that counts at completion cannot know the cost yet: it refuses once the window is used up.
-    const asked = this.tokensCounted === "actual" ? 1 : cost
-    const violation = longestWait(this.requests, "requests", 1, now) ?? longestWait(this.tokens, "tokens", asked, now)
+    const isActual = this.tokensCounted === "actual"
+    const tokensAsked = () => (isActual ? 1 : cost)
+    const own = this.models.get(model)
+    const violation = longestWait([
+      ...over(this.requests, "requests", costIn, now),
+      ...over(own?.requests ?? [], "requests", costIn, now, model),
+      ...over(this.tokens, "tokens", tokensAsked, now),
+      ...over(own?.tokens ?? [], "tokens", tokensAsked, now, model),
+      ...over(this.credits, "credits", () => 0, now)
+    ])
     if (violation !== undefined) return violation
-    for (const window of this.requests) window.add(1, now)
-    if (this.tokensCounted !== "actual") for (const window of this.tokens) window.add(cost, now)
+    for (const { requests, tokens } of this.counting(model)) {
+      for (const window of requests) window.add(costIn(window), now)
+      if (!isActual) for (const window of tokens) window.add(cost, now)
+    }
     this.inFlight++
+    this.inFlightOf.set(model, (this.inFlightOf.get(model) ?? 0) + 1)
     this.maxInFlight = Math.max(this.maxInFlight, this.inFlight)
     return undefined
   }
 
   /** Ends an admitted request that used so many tokens. */
-  release(usedTokens: number, now: number): void {
+  release(model: string, inputTokens: number, outputTokens: number, now: number): void {
     this.inFlight--
-    if (this.tokensCounted === "actual") for (const window of this.tokens) window.add(usedTokens, now)
+    const left = (this.inFlightOf.get(model) ?? 0) - 1
+    if (left > 0) this.inFlightOf.set(model, left)
+    else this.inFlightOf.delete(model)
+    if (this.tokensCounted === "actual") {
+      for (const { tokens } of this.counting(model)) {
+        for (const window of tokens) window.add(inputTokens + outputTokens, now)
+      }
+    }
+    const { input = 0, output = 0 } = this.prices[model] ?? {}
+    for (const window of this.credits) window.add((inputTokens * input + outputTokens * output) / 1e6, now)
+  }
+
+  private counting(model: string): ReadonlyArray<Windows> {
+    const own = this.models.get(model)
+    return own === undefined ? [this] : [this, own]
   }
 }
 
-const longestWait = (
+/** The windows that what is asked of them does not fit into; of nothing asked, those that are used up. */
+const over = (
   windows: ReadonlyArray<RollingWindow>,
-  kind: "requests" | "tokens",
-  asked: number,
-  now: number
-): Violation | undefined => {
-  let longest: Violation | undefined
-  for (const window of windows) {
+  kind: ViolationKind,
+  askedOf: (window: RollingWindow) => number,
+  now: number,
+  model?: string
+): ReadonlyArray<Violation> =>
+  windows.flatMap((window) => {
+    const asked = askedOf(window)
     const used = window.used(now)
-    if (used + asked <= window.limit) continue
-    const waitMs = window.untilAtMost(window.limit - asked, now)
-    if (longest === undefined || waitMs > longest.waitMs) {
-      longest = { kind, waitMs, limit: window.limit, windowMs: window.windowMs, used, asked }
-    }
-  }
-  return longest
-}
+    const { limit, windowMs } = window
+    const fits = asked === 0 ? used < limit - rounding : used + asked <= limit + rounding
+    // Where nothing is asked the least bit has to come back.
+    const allowed = asked === 0 ? limit - 2 * rounding : limit - asked
+    return fits ? [] : [{ kind, model, waitMs: window.untilAtMost(allowed, now), limit, windowMs, used, asked }]
+  })
+
+const longestWait = (violations: ReadonlyArray<Violation>): Violation | undefined =>
+  violations.reduce<Violation | undefined>(
+    (found, violation) => (found === undefined || violation.waitMs > found.waitMs ? violation : found),
+    undefined
+  )
 
 /** The window a platform speaks of in its headers: the shortest. */
 export const shortest = (windows: ReadonlyArray<RollingWindow>): RollingWindow | undefined =>
@@ -200,8 +268,6 @@ export const shortest = (windows: ReadonlyArray<RollingWindow>): RollingWindow |
     undefined
   )
 
-export const longest = (windows: ReadonlyArray<RollingWindow>): RollingWindow | undefined =>
-  windows.reduce<RollingWindow | undefined>(
-    (found, window) => (found === undefined || window.windowMs > found.windowMs ? window : found),
-    undefined
-  )
+/** The window of exactly that length, where one is kept. */
+export const windowOf = (windows: ReadonlyArray<RollingWindow>, windowMs: number): RollingWindow | undefined =>
+  windows.find((window) => window.windowMs === windowMs)

@@ -15,6 +15,22 @@ export const WindowLimit = Schema.Struct({
 }).annotations({ identifier: "WindowLimit" })
 export type WindowLimit = typeof WindowLimit.Type
 
+/** At most so many US dollars in any `windowMs`. */
+export const CreditLimit = Schema.Struct({
+  limitUsd: Schema.Number.pipe(Schema.positive(), Schema.finite()),
+  windowMs: Schema.Number.pipe(Schema.positive(), Schema.finite())
+}).annotations({ identifier: "CreditLimit" })
+export type CreditLimit = typeof CreditLimit.Type
+
+/** What is allowed of one model, beside what is allowed of the whole platform. */
+const SimulatedModelLimits = Schema.Struct({
+  requests: Schema.optional(Schema.Array(WindowLimit)),
+  tokens: Schema.optional(Schema.Array(WindowLimit)),
+  maxConcurrent: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  /** What one request counts in windows longer than a minute. Default 1. */
+  requestCost: Schema.optional(Schema.Number.pipe(Schema.positive(), Schema.finite()))
+}).annotations({ identifier: "SimulatedModelLimits" })
+
 /** What the simulated platform allows. What is absent is not limited. */
 export const SimulatedLimits = Schema.Struct({
   /** Requests in rolling windows; every window holds. */
@@ -23,8 +39,13 @@ export const SimulatedLimits = Schema.Struct({
   tokens: Schema.optional(Schema.Array(WindowLimit)),
   /** Default `reserved`. */
   tokensCounted: Schema.optional(TokensCounted),
+  /** Spent at the platform's `prices` when an answer ends; every window holds. */
+  credits: Schema.optional(Schema.Array(CreditLimit)),
   /** Requests being answered at once. */
-  maxConcurrent: Schema.optional(Schema.Int.pipe(Schema.positive()))
+  maxConcurrent: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  /** Requests of any one model being answered at once. */
+  maxConcurrentPerModel: Schema.optional(Schema.Int.pipe(Schema.positive())),
+  models: Schema.optional(Schema.Record({ key: Schema.String, value: SimulatedModelLimits }))
 }).annotations({ identifier: "SimulatedLimits" })
 export type SimulatedLimits = typeof SimulatedLimits.Type
 
@@ -44,6 +65,18 @@ export const SimulatedPlatform = Schema.Struct({
   /** The only key it accepts. Default: any key, but there must be one. */
   apiKey: Schema.optional(Schema.NonEmptyString),
   limits: Schema.optional(SimulatedLimits),
+  /** By model, USD per million tokens. Default: nothing. */
+  prices: Schema.optional(
+    Schema.Record({
+      key: Schema.String,
+      value: Schema.Struct({ input: Schema.NonNegative, output: Schema.NonNegative })
+    })
+  ),
+  /**
+   * With the dialect `openai`: speaks of its limits as a ChatGPT plan does. Its windows of requests longer than a minute
+   * are the plan's, the shortest the primary and the next the secondary one.
+   */
+  plan: Schema.optional(Schema.Boolean),
   latency: Schema.Struct({
     /** From the request's arrival to the first token, ms. */
     firstTokenMs: Distribution,

@@ -1,6 +1,6 @@
 import { type Answer, answerOf, inputTokensOf } from "./Answer.js"
 import { openAiDuration } from "./Errors.js"
-import { Limiter, shortest } from "./Limits.js"
+import { Limiter, minuteMs, type RollingWindow, shortest, type Violation } from "./Limits.js"
 import {
   basePathOf,
   type Dialect,
@@ -34,7 +34,7 @@ export class PlatformState {
   readonly basePath: string
   readonly contextWindow: number
   readonly limiter: Limiter
-  readonly violations = { requests: 0, tokens: 0, concurrency: 0 }
+  readonly violations = { requests: 0, tokens: 0, credits: 0, concurrency: 0 }
   readonly counters: PlatformCounters = {
     received: 0,
     answered: 0,
@@ -56,7 +56,7 @@ export class PlatformState {
     this.dialect = dialectOf(options)
     this.basePath = basePathOf(this.dialect)
     this.contextWindow = options.contextWindow ?? defaultContextWindow
-    this.limiter = new Limiter(options.limits)
+    this.limiter = new Limiter(options.limits, options.prices)
     this.models = new Set(options.models)
     this.seed = seed
     this.latencyScale = latencyScale
@@ -86,13 +86,39 @@ export class PlatformState {
     })
   }
 
-  /** What the platform's answers say of its limits: only OpenAI's do. */
-  limitHeaders(now: number): Readonly<Record<string, string>> {
+  /** The windows that a ChatGPT plan speaks of: the primary one, and the secondary one. */
+  private planWindows(): ReadonlyArray<RollingWindow> {
+    if (this.dialect !== "openai" || this.options.plan !== true) return []
+    return this.limiter.requests
+      .filter(({ windowMs }) => windowMs > minuteMs)
+      .sort((left, right) => left.windowMs - right.windowMs)
+      .slice(0, 2)
+  }
+
+  /** Whether it is a window of a ChatGPT plan that is used up. */
+  isOfPlan({ kind, model, windowMs }: Violation): boolean {
+    return (
+      kind === "requests" && model === undefined && this.planWindows().some((window) => window.windowMs === windowMs)
+    )
+  }
+
+  /** What the platform's answers say of its limits: only OpenAI's do. `wallMs` is epoch ms. */
+  limitHeaders(now: number, wallMs: number): Readonly<Record<string, string>> {
     if (this.dialect !== "openai") return {}
     const headers: Record<string, string> = {}
+    for (const [index, window] of this.planWindows().entries()) {
+      const used = window.used(now)
+      const isUsedUp = used > window.limit - 1
+      // While some is left it is whole when nothing is used; once nothing is left the next request is what counts.
+      const resetsInMs = isUsedUp ? window.untilAtMost(window.limit - 1, now) : window.untilEmpty(now)
+      const prefix = `x-codex-${index === 0 ? "primary" : "secondary"}`
+      headers[`${prefix}-used-percent`] = String(isUsedUp ? 100 : Math.floor((used / window.limit) * 10_000) / 100)
+      headers[`${prefix}-window-minutes`] = String(window.windowMs / minuteMs)
+      headers[`${prefix}-reset-at`] = String(Math.ceil((wallMs + resetsInMs) / 1_000))
+    }
     for (const unit of ["requests", "tokens"] as const) {
       const window = shortest(this.limiter[unit])
-      if (window === undefined) continue
+      if (this.options.plan === true || window === undefined) continue
       headers[`x-ratelimit-limit-${unit}`] = String(window.limit)
       headers[`x-ratelimit-remaining-${unit}`] = String(Math.max(0, window.limit - window.used(now)))
       headers[`x-ratelimit-reset-${unit}`] = openAiDuration(window.untilEmpty(now))
@@ -108,7 +134,17 @@ export class PlatformState {
       maxInFlight: this.limiter.maxInFlight,
       limits: {
         requests: this.limiter.requests.map((window) => window.read(now)),
-        tokens: this.limiter.tokens.map((window) => window.read(now))
+        tokens: this.limiter.tokens.map((window) => window.read(now)),
+        credits: this.limiter.credits.map((window) => window.read(now)),
+        models: Object.fromEntries(
+          [...this.limiter.models].map(([model, { requests, tokens }]) => [
+            model,
+            {
+              requests: requests.map((window) => window.read(now)),
+              tokens: tokens.map((window) => window.read(now))
+            }
+          ])
+        )
       }
     }
   }

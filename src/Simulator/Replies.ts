@@ -59,9 +59,12 @@ export const jsonReply = (
 export const errorToReply = (arrival: Arrival, error: ErrorReply): Reply =>
   jsonReply(arrival, error.body, { status: error.status, headers: error.headers })
 
-/** The whole answer, at its own pace. `now` is monotonic, ms. */
-export const answerToReply = (arrival: Arrival, { answer, request, writer }: AnsweredCall, now: number): Reply => {
-  const limits = arrival.platform.limitHeaders(now)
+/** The whole answer, at its own pace. `limits`: the headers that tell of the platform's limits. */
+export const answerToReply = (
+  arrival: Arrival,
+  { answer, request, writer }: AnsweredCall,
+  limits: Readonly<Record<string, string>>
+): Reply => {
   if (request.stream) {
     return {
       status: 200,

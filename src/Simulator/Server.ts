@@ -153,17 +153,19 @@ const serveCall = (
 
   const judge = () => {
     const now = context.now()
-    const violation = limiter.admit(inputTokens, platform.reservedOutput(request), now)
+    const violation = limiter.admit(request.model, inputTokens, platform.reservedOutput(request), now)
     if (violation !== undefined) {
       platform.violations[violation.kind]++
-      const facts = { requestId, model: request.model, violation }
+      const wallMs = context.clock.unsafeCurrentTimeMillis()
+      const planResetsAt = platform.isOfPlan(violation) ? wallMs + violation.waitMs : undefined
+      const facts = { requestId, model: request.model, violation, planResetsAt }
       const reply = errorToReply(arrival, errorReply(platform.dialect, "rate-limit", facts))
-      exchange.play({ ...reply, headers: { ...reply.headers, ...platform.limitHeaders(now) } })
+      exchange.play({ ...reply, headers: { ...reply.headers, ...platform.limitHeaders(now, wallMs) } })
       return
     }
     counters.inputTokens += inputTokens
     const call = { writer, request, answer: platform.answer(request, inputTokens) }
-    const whole = answerToReply(arrival, call, now)
+    const whole = answerToReply(arrival, call, platform.limitHeaders(now, context.clock.unsafeCurrentTimeMillis()))
     const fault = context.faults.draw(platform.id, true, now)
     if (fault !== undefined) counters.faultsInjected++
     const reply = fault === undefined ? whole : struck(fault, arrival, whole, call)
@@ -174,7 +176,7 @@ const serveCall = (
       const share = usesTokens ? Math.min(1, exchange.sent / (isAnswer ? reply : whole).frames.length) : 0
       const outputTokens = Math.round(call.answer.outputTokens * share)
       counters.outputTokens += outputTokens
-      limiter.release(usesTokens ? inputTokens + outputTokens : 0, context.now())
+      limiter.release(request.model, usesTokens ? inputTokens : 0, outputTokens, context.now())
     }
     exchange.whenGone(end)
     exchange.play(reply, () => {
@@ -183,7 +185,7 @@ const serveCall = (
     })
   }
 
-  if (limiter.full) exchange.later(concurrencyGraceMs, judge)
+  if (limiter.full(request.model) !== undefined) exchange.later(concurrencyGraceMs, judge)
   else judge()
 }
 

@@ -13,6 +13,8 @@ const WindowStats = Schema.Struct({
   history: Schema.Array(Schema.Number)
 })
 
+const windows = { requests: Schema.Array(WindowStats), tokens: Schema.Array(WindowStats) }
+
 export const PlatformStats = Schema.Struct({
   /** Calls to a model that arrived, the refused ones included. */
   received: Schema.Int,
@@ -23,7 +25,12 @@ export const PlatformStats = Schema.Struct({
   /** Calls refused for what they are: key, route, model, body, context. */
   refused: Schema.Int,
   /** Calls refused because a limit forbade them. */
-  violations: Schema.Struct({ requests: Schema.Int, tokens: Schema.Int, concurrency: Schema.Int }),
+  violations: Schema.Struct({
+    requests: Schema.Int,
+    tokens: Schema.Int,
+    credits: Schema.Int,
+    concurrency: Schema.Int
+  }),
   /** Calls being answered now, and the most there were at once. */
   inFlight: Schema.Int,
   maxInFlight: Schema.Int,
@@ -35,7 +42,12 @@ export const PlatformStats = Schema.Struct({
   faultsInjected: Schema.Int,
   /** Requests for models, quotas and token counts. */
   otherRequests: Schema.Int,
-  limits: Schema.Struct({ requests: Schema.Array(WindowStats), tokens: Schema.Array(WindowStats) })
+  limits: Schema.Struct({
+    ...windows,
+    /** USD. */
+    credits: Schema.Array(WindowStats),
+    models: Schema.Record({ key: Schema.String, value: Schema.Struct(windows) })
+  })
 }).annotations({ identifier: "SimulatedPlatformStats" })
 export type PlatformStats = typeof PlatformStats.Type
 

@@ -1,7 +1,7 @@
 import { Effect, Option, type ParseResult, Schema } from "effect"
 import { Call } from "../Domain/Call.js"
 import { FailureView } from "../Domain/Failure.js"
-import { Capability, PlatformId } from "../Domain/Platform.js"
+import { Capability, PlatformId, RoutingPolicy } from "../Domain/Platform.js"
 import {
   type Attempt,
   Decision,
@@ -27,9 +27,14 @@ export const StoredRequest = Schema.Struct({
   requirement: Schema.Struct({
     capabilities: Schema.Array(Capability),
     contextTokens: Schema.Number,
+    inputTokens: Schema.optional(Schema.Number),
+    outputTokens: Schema.optional(Schema.Number),
     model: Schema.optional(Schema.String),
     platform: Schema.optional(PlatformId),
-    deny: Schema.optional(Schema.Array(PlatformId))
+    deny: Schema.optional(Schema.Array(PlatformId)),
+    policy: Schema.optional(RoutingPolicy),
+    affinityKey: Schema.optional(Schema.String),
+    maxCostUsd: Schema.optional(Schema.Number)
   })
 })
 export type StoredRequest = typeof StoredRequest.Type
@@ -114,6 +119,9 @@ export const shownOf = (submission: TaskSubmission) => ({
   platform: submission.platform,
   deny: submission.deny,
   model: submission.model,
+  policy: submission.policy,
+  affinityKey: submission.affinityKey,
+  maxCostUsd: submission.maxCostUsd,
   maxOutputTokens: submission.maxOutputTokens,
   tools: submission.tools,
   responseFormat: submission.responseFormat,

@@ -98,10 +98,14 @@ export const breakWith = (defect: unknown): Extract<Step, { _tag: "Break" }> => 
 
 /** The health check passes, after `afterMs`, 0 by default. */
 export const pass = (
-  options: { readonly afterMs?: number; readonly exhaustedUntil?: number; readonly models?: ReadonlyArray<string> } = {}
+  options: {
+    readonly afterMs?: number
+    readonly readings?: ReadonlyArray<LimitReading>
+    readonly models?: ReadonlyArray<string>
+  } = {}
 ): CheckStep => ({
   _tag: "Pass",
-  result: { exhaustedUntil: options.exhaustedUntil, models: options.models ?? [] },
+  result: { models: options.models ?? [], readings: options.readings ?? [] },
   afterMs: options.afterMs ?? 0
 })
 
@@ -140,17 +144,21 @@ export const failures = {
         readonly reason?: QuotaFailure["reason"]
         readonly retryAfterMs?: number
         readonly resetsAt?: number
+        readonly window?: string
+        readonly unit?: "requests" | "tokens"
+        readonly limit?: number
+        readonly windowMs?: number
+        readonly perModel?: boolean
       } = {}
     ): Failing =>
     (platform, model) =>
       new QuotaFailure({
+        reason: "rate",
+        message: "a limit is reached",
+        ...options,
         platform,
         model,
-        status: 429,
-        reason: options.reason ?? "rate",
-        message: options.message ?? "a limit is reached",
-        retryAfterMs: options.retryAfterMs,
-        resetsAt: options.resetsAt
+        status: 429
       }),
   platform:
     (

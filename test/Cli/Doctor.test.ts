@@ -29,7 +29,7 @@ const codex = Settings.platformDefaults("codex", { apiKey: "sk-hush" })
 
 const examine = (
   options: Parameters<typeof Settings.make>[0],
-  check: Effect.Effect<CheckResult, AttemptFailure> = Effect.succeed({ models: [] })
+  check: Effect.Effect<CheckResult, AttemptFailure> = Effect.succeed({ models: [], readings: [] })
 ) => {
   const settings = Settings.make({ port: 0, database: ":memory:", platforms: [codex], ...options })
   return Doctor.examine({ settings, entries: [], file: undefined }).pipe(
@@ -63,7 +63,7 @@ describe("doctor: platforms", () => {
 
   it.live("tells what is configured and that it answers", () =>
     Effect.gen(function* () {
-      const check = (yield* examine({}, Effect.succeed({ models: ["gpt-6-sol"] })))("codex")
+      const check = (yield* examine({}, Effect.succeed({ models: ["gpt-6-sol"], readings: [] })))("codex")
       expect(check?.status).toBe("ok")
       expect(check?.found).toContain("https://api.openai.com/v1, model gpt-6-sol, key from DREAM_TEAM_CODEX_API_KEY")
       expect(check?.found).not.toContain("hush")
@@ -84,14 +84,36 @@ describe("doctor: platforms", () => {
         toDo: expect.stringContaining("DREAM_TEAM_CODEX_BASE_URL")
       })
       expect(yield* found(new QuotaFailure({ ...failure, reason: "rate" }))).toMatchObject({ status: "note" })
-      expect(yield* found(Effect.succeed({ models: ["a", "b"] }))).toMatchObject({
+      expect(yield* found(Effect.succeed({ models: ["a", "b"], readings: [] }))).toMatchObject({
         status: "note",
         toDo: "set DREAM_TEAM_CODEX_MODEL to one it has, such as a, b"
       })
-      expect(yield* found(Effect.succeed({ models: [], exhaustedUntil: 4_000_000_000_000 }))).toMatchObject({
+      const readings: CheckResult["readings"] = [
+        { unit: "requests", name: "weekly", limit: 100, remaining: 0, resetsInMs: 86_400_000 },
+        { unit: "requests", name: "of another model", model: "another", remaining: 0 },
+        { unit: "tokens", name: "daily", remaining: 5 }
+      ]
+      const usedUp = yield* found(Effect.succeed({ models: [], readings }))
+      expect(usedUp).toMatchObject({
         status: "note",
-        found: expect.stringContaining("used up until 2096-10-02")
+        found: expect.stringMatching(/used up: weekly until \d{4}-\d\d-\d\dT[^ ]+Z$/)
       })
+    })
+  )
+
+  it.live("tells what is left of the quotas", () =>
+    Effect.gen(function* () {
+      const readings: CheckResult["readings"] = [
+        { unit: "requests", name: "5h", limit: 500, remaining: 364.5, refillsInMs: 900_000 },
+        { unit: "usd", name: "weekly", limit: 24, remaining: 11.2 },
+        { unit: "percent", limit: 100, remaining: 46.7 },
+        { unit: "tokens", limit: 5 }
+      ]
+      const check = (yield* examine({}, Effect.succeed({ models: [], readings })))("codex")
+      expect(check?.status).toBe("ok")
+      expect(check?.found).toMatch(
+        /; 364\.5 of 500 requests left \(5h\); \$11\.20 of \$24\.00 left \(weekly\); 46\.7 % left$/
+      )
     })
   )
 

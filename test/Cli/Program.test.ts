@@ -6,7 +6,7 @@ import { afterAll, assert, beforeAll, describe, it } from "vitest"
 import manifest from "../../package.json" with { type: "json" }
 import { AttemptList, TaskList } from "../../src/Coordinator/Api.js"
 import { ResourcesView } from "../../src/Domain/Lease.js"
-import { Task } from "../../src/Domain/Task.js"
+import { Task, TaskPreview } from "../../src/Domain/Task.js"
 import { PlatformList } from "../../src/PlatformDetector/Api.js"
 import { dreamTeam, node, type Running, startDreamTeam } from "../support/Command.js"
 import { eventually, freePort } from "../support/Service.js"
@@ -145,6 +145,32 @@ describe("dream-team against a running service", () => {
     assert.strictEqual(unknown.code, 1)
   })
 
+  it("explains a choice without making it", async () => {
+    const prompt = ["Write a parser", "--type", "implementation", "--dry-run"]
+    const before = await dreamTeam(["tasks", "list"], { env })
+    const [text, json, same, refused, unflagged] = await Promise.all([
+      dreamTeam(["route", ...prompt, "--policy", "best"], { env }),
+      dreamTeam(["route", ...prompt, "--json", "--affinity-key", "a", "--max-cost-usd", "5"], { env }),
+      dreamTeam(["submit", ...prompt, "--json"], { env }),
+      dreamTeam(["route", "x", "--model", "no-such-model", "--dry-run"], { env }),
+      dreamTeam(["route", "x"], { env })
+    ])
+    assert.deepEqual([text.code, text.stderr], [0, ""])
+    assert.match(text.stdout, /^Now it would go to \w+: of the \d that are free it is its turn/m)
+    assert.match(text.stdout, /^PLATFORM +MODEL +WEIGHT +SUITS +QUALITY +SHARE +COSTS AT MOST +NOW$/m)
+    assert.include(text.stdout, "by the policy best. Nothing was submitted.")
+    const preview = read(TaskPreview, json.stdout)
+    assert.deepEqual([preview.accepted, preview.type, preview.candidates.length], [true, "implementation", 4])
+    assert.strictEqual(read(TaskPreview, same.stdout).type, "implementation")
+    assert.strictEqual(refused.code, 1)
+    assert.include(refused.stderr, "codex: it does not serve the model no-such-model")
+    assert.strictEqual(unflagged.code, 2)
+    assert.strictEqual(
+      (await dreamTeam(["tasks", "list"], { env })).stdout.split("\n").length,
+      before.stdout.split("\n").length
+    )
+  })
+
   it("shows platforms and resources", async () => {
     const [platforms, checked, resources, table] = await Promise.all([
       dreamTeam(["platforms", "--json"], { env }),
@@ -158,7 +184,8 @@ describe("dream-team against a running service", () => {
     )
     assert.strictEqual(read(PlatformList, checked.stdout).platforms[0]?.status, "available")
     assert.strictEqual(read(ResourcesView, resources.stdout).platforms.length, 4)
-    assert.include(table.stdout, "Waiting for a turn")
+    assert.match(table.stdout, /^PLATFORM +LIMIT +FREE +FOR HIGH +REFILL +NEXT +USED 1 MIN +5 MIN +SOURCE$/m)
+    assert.include(table.stdout, "In memory: 0 of at most 10,000 waiting calls, 0 B of at most 256 MiB of requests")
   })
 
   it("explains a refused task and a wrong key", async () => {

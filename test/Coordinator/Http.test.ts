@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Scope, Stream, TestClock } from "effect"
+import { Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schema, Scope, Stream, TestClock } from "effect"
 import { ServiceUnavailable } from "../../src/Domain/ApiError.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
+import { TaskPreview } from "../../src/Domain/Task.js"
 import { Http } from "../../src/Http.js"
 import { concerns, idOf, makeCoordinator, type Scripted } from "../Http/scripted.js"
 import { ask, eventually, post, start } from "../Http/server.js"
@@ -161,6 +162,50 @@ describe("a task's events", () => {
       const { status, body } = yield* Fiber.join(following)
       assert.strictEqual(status, 200)
       assert.notInclude(String(body), "event: error")
+    })
+  )
+})
+
+describe("a dry run", () => {
+  it.scopedLive("answers what would become of the task, and stores nothing", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start()
+      const { body, headers, status } = yield* post(`${url}/v1/tasks?dryRun=true`, { prompt: "x", type: "testing" })
+      assert.strictEqual(status, 200)
+      assert.isNull(headers.get("location"))
+      const preview = Schema.decodeUnknownSync(TaskPreview)(body)
+      assert.deepInclude(preview, { accepted: true, type: "testing", choice: PlatformId.make("codex") })
+      assert.deepStrictEqual((yield* ask(`${url}/v1/tasks`)).body, { tasks: [] })
+      assert.strictEqual((yield* post(`${url}/v1/tasks?dryRun=false`, { prompt: "x" })).status, 202)
+    })
+  )
+
+  it.scopedLive("is refused as the submission is", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start()
+      const [dry, real] = yield* Effect.all([
+        post(`${url}/v1/tasks?dryRun=true`, { prompt: "" }),
+        post(`${url}/v1/tasks`, { prompt: "" })
+      ])
+      assert.strictEqual(dry.status, 422)
+      assert.deepStrictEqual([dry.status, dry.body], [real.status, real.body])
+      const unknown = yield* post(`${url}/v1/tasks?dryRun=true`, { prompt: "x", promt: "y" })
+      assert.strictEqual(unknown.status, 400)
+    })
+  )
+
+  it.scopedLive("takes no idempotency key, and is asked for by its name only", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start()
+      const submit = (query: string, headers: Readonly<Record<string, string>> = {}) =>
+        post(`${url}/v1/tasks?${query}`, { prompt: "x" }, headers)
+      const keyed = yield* submit("dryRun=true", { "idempotency-key": "k" })
+      assert.strictEqual(keyed.status, 400)
+      assert.include(JSON.stringify(keyed.body), "a dry run stores nothing, so it takes none")
+      for (const query of ["dryRun=yes", "dryrun=true", "dry_run=true"]) {
+        assert.strictEqual((yield* submit(query)).status, 400, query)
+      }
+      assert.deepStrictEqual((yield* ask(`${url}/v1/tasks`)).body, { tasks: [] })
     })
   )
 })

@@ -19,19 +19,11 @@ export const other = TenantId.make("other")
 export const codex = PlatformId.make("codex")
 export const qwen = PlatformId.make("qwen")
 
-export const settings: SettingsShape = {
-  host: "127.0.0.1",
+export const settings = Settings.make({
   port: 0,
-  apiKeys: [],
-  maxBodyBytes: 1_000_000,
   database: ":memory:",
-  platforms: [],
-  absent: [],
-  tasks: { deadlineMs: 86_400_000, maxAttempts: 6, maxOutputTokens: 1_000, parkAfterMs: 30_000, livePerClass: 4 },
-  health: { intervalMs: 60_000, timeoutMs: 10_000 },
-  shutdownGraceMs: 10_000,
-  logLevel: "Info"
-}
+  tasks: { maxOutputTokens: 1_000, livePerClass: 4 }
+})
 
 const usage = { inputTokens: 3, cachedInputTokens: 0, outputTokens: 5, reasoningTokens: 0 }
 
@@ -136,7 +128,7 @@ export const makeScript = Effect.gen(function* () {
     })
 
   return {
-    layer: Layer.succeed(Delegation, { delegate }),
+    layer: Layer.succeed(Delegation, { delegate, preview: () => Effect.dieMessage("not scripted") }),
     seen: seen as ReadonlyArray<Seen>,
     count: (prompt: string, what: Seen["what"]) => seen.filter((s) => s.prompt === prompt && s.what === what).length,
     say: (prompt: string, ...next: ReadonlyArray<Step>) =>
@@ -161,7 +153,12 @@ export const validator = Layer.succeed(TaskValidator, {
         priority: submission.priority ?? "MEDIUM",
         call: { messages: [{ role: "user" as const, content: submission.prompt }] as const },
         requirement: { capabilities: [], contextTokens: 100 },
-        route: { candidates: [{ platform, model: "gpt", weight: 1 }], excluded: [] },
+        route: {
+          candidates: [{ platform, model: "gpt", weight: 1, suitability: 1, quality: 1 }],
+          excluded: [],
+          policy: "balanced" as const,
+          patienceMs: 0
+        },
         deadline: now + seconds * 1_000
       })
     )

@@ -10,8 +10,16 @@ const windows: Readonly<Record<string, number>> = { small: 8_000, middle: 128_00
 const id = (name: string) => PlatformId.make(name)
 
 const start: Failover = fromRoute({
-  candidates: Object.keys(windows).map((name) => ({ platform: id(name), model: `${name}-model`, weight: 1 })),
-  excluded: []
+  candidates: Object.keys(windows).map((name) => ({
+    platform: id(name),
+    model: `${name}-model`,
+    weight: 1,
+    suitability: 1,
+    quality: 1
+  })),
+  excluded: [],
+  policy: "balanced",
+  patienceMs: 2_000
 })
 
 const failingAt = (name: string, make: (typeof failures)[keyof typeof failures]): AttemptFailure =>

@@ -54,6 +54,7 @@ const run = <A, E>(
           priority: "MEDIUM",
           tenant: TenantId.make("local"),
           deadline: clock.unsafeCurrentTimeMillis() + 600_000,
+          id: "task",
           attemptsMade: 0,
           attemptsSpent: 0,
           maxWaitMs: 600_000,
@@ -84,7 +85,7 @@ describe("the main path", () => {
   it.effect("waits for a bucket's refill and goes at that instant", () =>
     run([{ id: "codex", settings: { limits: { requestsPerMinute: 2, burst: 2 } } }], ({ delegate, trace }) =>
       Effect.gen(function* () {
-        const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(delegate()))
+        const fibers = yield* Effect.forEach([1, 2, 3], () => Effect.fork(delegate({ priority: "HIGH" })))
         yield* TestClock.adjust("59 seconds")
         assert.deepStrictEqual(trace, ["0 codex Succeeded", "0 codex Succeeded"])
         yield* TestClock.adjust("2 seconds")
@@ -283,7 +284,7 @@ describe("the main path", () => {
             number % 4 === 0
               ? hang
               : number % 4 === 1
-                ? fail(failures.quota({ retryAfterMs: 10 }), { afterMs: 20 })
+                ? fail(failures.quota({ reason: "concurrency", retryAfterMs: 10 }), { afterMs: 20 })
                 : number % 4 === 2
                   ? fail(failures.platform(), { afterMs: 30 })
                   : answer("yes", { afterMs: 40 }),
@@ -304,6 +305,22 @@ describe("the main path", () => {
           const { calls } = yield* Testing.Received
           assert.isTrue((yield* calls).every(({ state }) => state !== "open"))
         })
+    )
+  )
+
+  it.effect("keeps calls of one key together, and alternates between equals without", () =>
+    run([{ id: "codex" }, { id: "gemini" }], ({ delegate }) =>
+      Effect.gen(function* () {
+        const went = (affinityKey?: string) =>
+          Effect.map(
+            delegate({ requirement: { capabilities: [], contextTokens: 200, affinityKey } }),
+            ({ platform }) => platform
+          )
+        const without = yield* Effect.replicateEffect(went(), 4)
+        assert.deepStrictEqual(without.map(String), ["codex", "gemini", "codex", "gemini"])
+        const together = yield* Effect.replicateEffect(went("session"), 4)
+        assert.strictEqual(new Set(together).size, 1)
+      })
     )
   )
 

@@ -1,9 +1,17 @@
-import { Effect, Layer, PubSub, Ref, Stream } from "effect"
+import { Effect, type Fiber, Layer, PubSub, Ref, Stream } from "effect"
+import type { LimitReading } from "../../src/Domain/Call.js"
+import type { PlatformEventBody } from "../../src/Domain/Event.js"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
-import type { PlatformResources, Settlement } from "../../src/Domain/Lease.js"
+import type { Drained, PlatformResources, Settlement } from "../../src/Domain/Lease.js"
 import type { PlatformId } from "../../src/Domain/Platform.js"
 import { monotonicMs } from "../../src/Domain/Time.js"
-import { type BreakerTransition, type Lease, type LeaseRequest, ResourceManager } from "../../src/ResourceManager.js"
+import {
+  type BreakerTransition,
+  type DrainChange,
+  type Lease,
+  type LeaseRequest,
+  ResourceManager
+} from "../../src/ResourceManager.js"
 
 /** What a test's resource manager was told, and what a test may tell it. */
 export interface Told {
@@ -11,16 +19,23 @@ export interface Told {
   readonly settled: Array<readonly [PlatformId, Settlement["_tag"]]>
   readonly started: Array<number>
   readonly outs: Array<readonly [string, string | undefined]>
-  readonly exhausted: Array<readonly [PlatformId, number]>
+  readonly exhausted: Array<readonly [PlatformId, string, number]>
+  readonly corrected: Array<readonly [PlatformId, ReadonlyArray<LimitReading>]>
+  readonly notes: Array<readonly [PlatformId, PlatformEventBody]>
+  /** The fiber that wrote the latest of `notes`. */
+  notedBy: Fiber.Fiber<unknown, unknown> | undefined
   breaker: PlatformResources["breaker"]["state"]
   breakNextLook: boolean
   readonly transition: (transition: BreakerTransition) => Effect.Effect<void>
+  readonly drain: (platform: PlatformId, drained: Drained | undefined) => Effect.Effect<void>
 }
 
 /** A resource manager without limits: the heaviest platform that is not out goes at once, or once its `notBefore` is past. */
 export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.Layer<ResourceManager> }> = Effect.gen(
   function* () {
     const transitions = yield* PubSub.unbounded<BreakerTransition>()
+    const drains = yield* PubSub.unbounded<DrainChange>()
+    const drained = new Map<PlatformId, Drained>()
     const out = new Map<string, string>()
     const told: Told = {
       requests: [],
@@ -28,9 +43,18 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
       started: [],
       outs: [],
       exhausted: [],
+      corrected: [],
+      notes: [],
+      notedBy: undefined,
       breaker: "closed",
       breakNextLook: false,
-      transition: (transition) => PubSub.publish(transitions, transition)
+      transition: (transition) => PubSub.publish(transitions, transition),
+      drain: (platform, to) =>
+        Effect.suspend(() => {
+          if (to === undefined) drained.delete(platform)
+          else drained.set(platform, to)
+          return PubSub.publish(drains, { platform, drained: to })
+        })
     }
     const key = (platform: string, model: string | undefined) =>
       model === undefined ? platform : `${platform}/${model}`
@@ -67,12 +91,26 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
         platform: chosen.platform,
         model: chosen.model,
         waitedMs,
+        free: open.filter(({ notBefore }) => (notBefore ?? startedAt) <= earliest).map(({ platform }) => platform),
+        busy: request.candidates
+          .filter((candidate) => !open.includes(candidate) || (candidate.notBefore ?? startedAt) > earliest)
+          .map(({ platform }) => ({ platform, reason: out.get(platform) ?? "it rests" })),
         started: (limits) =>
           Effect.sync(() => {
             told.started.push(limits.length)
           }),
         settle
       } satisfies Lease
+    })
+
+    const resourcesOf = (platform: PlatformId): PlatformResources => ({
+      platform,
+      buckets: [],
+      permits: { inUse: 0, max: 4, keptForHigh: 0, utilization: { oneMinute: 0, fiveMinutes: 0 }, models: [] },
+      breaker: { state: told.breaker, consecutiveFailures: 0, capacityPercent: 100 },
+      modelBreakers: [],
+      exhausted: [],
+      drained: drained.get(platform)
     })
 
     const layer = Layer.succeed(ResourceManager, {
@@ -84,22 +122,44 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
           if (reason === undefined) out.delete(name)
           else out.set(name, reason.reason)
         }),
-      setExhausted: (platform, until) =>
+      setExhausted: (platform, { until, window }) =>
         Effect.sync(() => {
-          told.exhausted.push([platform, until])
+          told.exhausted.push([platform, window, until])
         }),
+      correct: (platform, readings) =>
+        Effect.sync(() => {
+          told.corrected.push([platform, readings])
+        }),
+      forecast: () => Effect.void,
+      outlook: ({ candidates }) =>
+        Effect.sync(() => {
+          const [first, ...others] = candidates.filter(({ platform }) => !out.has(platform))
+          const free = first === undefined ? [] : [first, ...others]
+          return {
+            free: free.map(({ platform }) => platform),
+            busy: candidates.flatMap(({ platform }) => {
+              const reason = out.get(platform)
+              return reason === undefined ? [] : [{ platform, reason }]
+            }),
+            choice: first?.platform
+          }
+        }),
+      patch: (platform) => Effect.succeed(resourcesOf(platform)),
+      history: () => Effect.succeed([]),
+      note: (platform, body) =>
+        Effect.withFiberRuntime((fiber) => {
+          told.notedBy = fiber
+          told.notes.push([platform, body])
+          return Effect.void
+        }),
+      holdBytes: () => Effect.void,
       platform: (platform) =>
         Effect.suspend(() => {
           if (told.breakNextLook) {
             told.breakNextLook = false
             return Effect.dieMessage("a look that breaks")
           }
-          return Effect.succeed({
-            platform,
-            buckets: [],
-            permits: { inUse: 0, max: 4 },
-            breaker: { state: told.breaker, consecutiveFailures: 0 }
-          })
+          return Effect.succeed(resourcesOf(platform))
         }),
       view: Effect.succeed({
         platforms: [],
@@ -107,9 +167,11 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
           HIGH: { depth: 0, oldestWaitMs: 0 },
           MEDIUM: { depth: 0, oldestWaitMs: 0 },
           LOW: { depth: 0, oldestWaitMs: 0 }
-        }
+        },
+        admission: { waiting: 0, maxWaiting: 10_000, bytes: 0, maxBytes: 1_000_000 }
       }),
-      transitions: Stream.fromPubSub(transitions)
+      transitions: Stream.fromPubSub(transitions),
+      drains: Stream.fromPubSub(drains)
     })
     return { told, layer }
   }

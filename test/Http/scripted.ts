@@ -1,19 +1,28 @@
 import { Effect, Layer, Option, Redacted, Ref, Stream, SubscriptionRef } from "effect"
 import { Coordinator } from "../../src/Coordinator.js"
-import { Conflict, InvalidRequest, NotFound, TaskRefused } from "../../src/Domain/ApiError.js"
-import { isFinal, type TaskEvent, type TaskEventBody } from "../../src/Domain/Event.js"
+import {
+  Conflict,
+  InvalidRequest,
+  NotFound,
+  Overloaded,
+  RateLimited,
+  ServiceUnavailable,
+  TaskRefused
+} from "../../src/Domain/ApiError.js"
+import { isFinal, type PlatformEvent, type TaskEvent, type TaskEventBody } from "../../src/Domain/Event.js"
 import type { PlatformView, ResourcesView } from "../../src/Domain/Lease.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import {
   isTerminal,
   type Task,
   TaskId,
+  type TaskPreview,
   type TaskSubmission,
   type TaskSummary,
   TenantId
 } from "../../src/Domain/Task.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
-import { ResourceManager } from "../../src/ResourceManager.js"
+import { LimitsInvalid, ResourceManager, ResourceStoreFailed } from "../../src/ResourceManager.js"
 import type { SettingsShape } from "../../src/Settings.js"
 import { Settings } from "../../src/Settings.js"
 
@@ -21,6 +30,42 @@ export const idOf = (number: number): TaskId =>
   TaskId.make(`01900000-0000-7000-8000-${String(number).padStart(12, "0")}`)
 
 const now = Date.parse("2026-11-22T12:00:00Z")
+
+const previewOf = ({ priority = "MEDIUM", type = "question-answering" }: TaskSubmission): TaskPreview => {
+  const [codex, gemini] = [PlatformId.make("codex"), PlatformId.make("gemini")]
+  return {
+    accepted: true,
+    type,
+    priority,
+    policy: "balanced",
+    deadline: now + 86_400_000,
+    tokens: { input: 12, maxOutput: 4_096 },
+    candidates: [
+      {
+        platform: codex,
+        model: "m",
+        weight: 0.9,
+        suitability: 0.9,
+        quality: 1,
+        share: 0.75,
+        free: true,
+        maxCostUsd: 0.02
+      },
+      {
+        platform: gemini,
+        model: "g",
+        weight: 0.3,
+        suitability: 0.6,
+        quality: 0.5,
+        share: 0.25,
+        free: false,
+        busy: { platform: gemini, reason: "4 of 4 attempts at once are in use", kind: "limit" }
+      }
+    ],
+    excluded: [{ platform: PlatformId.make("qwen"), reason: "it lacks vision" }],
+    choice: codex
+  }
+}
 
 interface Row {
   readonly task: Task
@@ -85,6 +130,12 @@ export const makeCoordinator = Effect.gen(function* () {
             reasons: [{ platform: PlatformId.make("codex"), reason: "nothing to do", earliestAt: now }]
           })
         }
+        if (submission.prompt === "too late") {
+          const reasons = [{ platform: PlatformId.make("codex"), reason: "it is used up", earliestAt: now + 61_500 }]
+          return submission.priority === "LOW"
+            ? yield* new ServiceUnavailable({ message: "It is shut off", reasons })
+            : yield* new RateLimited({ message: "The limits are used up", reasons, retryAfterMs: 61_500 })
+        }
         const { deadline: _, ...rest } = submission
         const task: Task = {
           ...rest,
@@ -103,6 +154,14 @@ export const makeCoordinator = Effect.gen(function* () {
         yield* emit(task.id, { type: "task.queued" })
         return { task, replayed: false }
       }),
+    preview: (_, submission) =>
+      submission.prompt === ""
+        ? new TaskRefused({
+            message: "The task cannot work",
+            problems: [{ field: "prompt", problem: "is empty" }],
+            reasons: [{ platform: PlatformId.make("codex"), reason: "nothing to do", earliestAt: now }]
+          })
+        : Effect.succeed(previewOf(submission)),
     get: (tenant, id) => Effect.map(find(tenant, id), ({ task }) => task),
     list: (tenant, filter) =>
       Effect.gen(function* () {
@@ -157,6 +216,7 @@ export const makeCoordinator = Effect.gen(function* () {
         yield* emit(id, { type: "task.retried" })
         return (yield* find(tenant, id)).task
       }),
+    wake: () => Effect.void,
     attempts: (tenant, id) =>
       Effect.as(find(tenant, id), [
         {
@@ -218,25 +278,43 @@ export const codex: PlatformView = {
   checkedAt: now,
   breaker: "closed",
   inFlight: 0,
-  performance: { attempts: 0, errorRate: 0, tokens: 0 }
+  performance: { attempts: 0, errorRate: 0, tokens: 0 },
+  models: []
 }
+
+const halfUsed = { oneMinute: 0.5, fiveMinutes: 0.25 }
 
 export const resources: ResourcesView = {
   platforms: [
     {
       platform: codex.id,
       buckets: [
-        { name: "requests/60s", unit: "requests", windowMs: 60_000, capacity: 10, used: 1, source: "configured" }
+        {
+          name: "requests/60s",
+          unit: "requests",
+          windowMs: 60_000,
+          capacity: 10,
+          used: 1,
+          level: 9,
+          keptForHigh: 1,
+          refillPerSecond: 10 / 60,
+          nextRefillAt: now + 1_000,
+          source: "configured",
+          utilization: halfUsed
+        }
       ],
-      permits: { inUse: 0, max: 2 },
-      breaker: { state: "closed", consecutiveFailures: 0 }
+      permits: { inUse: 0, max: 2, keptForHigh: 0, utilization: halfUsed, models: [] },
+      breaker: { state: "closed", consecutiveFailures: 0, capacityPercent: 100 },
+      modelBreakers: [],
+      exhausted: []
     }
   ],
   queue: {
     HIGH: { depth: 0, oldestWaitMs: 0 },
     MEDIUM: { depth: 1, oldestWaitMs: 12 },
     LOW: { depth: 0, oldestWaitMs: 0 }
-  }
+  },
+  admission: { waiting: 1, maxWaiting: 10_000, bytes: 0, maxBytes: 1_000_000 }
 }
 
 /** One platform, `codex`: well until it is checked, which finds it `degraded`. */
@@ -258,36 +336,76 @@ export const detector: Layer.Layer<PlatformDetector> = Layer.effect(
   })
 )
 
-export const manager: Layer.Layer<ResourceManager> = Layer.succeed(
+/**
+ * The limits of `codex`, whose history is the changes made to them. Holds at most `maxHeldBytes` of bodies; a burst of
+ * more than 100 is invalid.
+ */
+export const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effect(
   ResourceManager,
-  ResourceManager.of({
-    acquire: () => Effect.dieMessage("not scripted"),
-    setOut: () => Effect.void,
-    setExhausted: () => Effect.void,
-    platform: () => Effect.dieMessage("not scripted"),
-    view: Effect.succeed(resources),
-    transitions: Stream.empty
+  Effect.map(Settings, ({ maxHeldBytes }) => {
+    const events: Array<PlatformEvent> = []
+    let bytes = 0
+    const view = Effect.sync(() => ({ ...resources, admission: { ...resources.admission, bytes } }))
+    return ResourceManager.of({
+      acquire: () => Effect.dieMessage("not scripted"),
+      forecast: () => Effect.dieMessage("not scripted"),
+      outlook: () => Effect.dieMessage("not scripted"),
+      setOut: () => Effect.void,
+      setExhausted: () => Effect.void,
+      correct: () => Effect.void,
+      patch: (platform, { drained, limits, reason }, tenant) => {
+        const [own] = resources.platforms
+        if (own === undefined) return Effect.dieMessage("there is no platform")
+        if (drained !== undefined) {
+          const type = drained ? "platform.drained" : "platform.resumed"
+          events.unshift({ id: events.length + 1, platform, at: now, type, tenant, why: reason })
+          return Effect.succeed({ ...own, drained: drained ? { tenant, at: now, reason } : undefined })
+        }
+        if (limits?.burst !== undefined && limits.burst !== null && limits.burst > 100) {
+          const problems = [{ field: "limits.burst", problem: "it is more than 100" }]
+          return Effect.fail(new LimitsInvalid({ message: "The limits cannot be changed so", problems }))
+        }
+        if (limits === undefined) {
+          return Effect.fail(
+            new ResourceStoreFailed({ message: "The disk is full", cause: new Error("secret detail") })
+          )
+        }
+        events.unshift({ id: events.length + 1, platform, at: now, type: "limits.changed", tenant, limits })
+        return Effect.succeed(own)
+      },
+      note: () => Effect.void,
+      history: (_, { before = Number.POSITIVE_INFINITY, limit }) =>
+        Effect.sync(() => events.filter(({ id }) => id < before).slice(0, limit)),
+      holdBytes: (wanted) =>
+        Effect.acquireRelease(
+          Effect.suspend(() => {
+            if (bytes + wanted > maxHeldBytes) {
+              return Effect.fail(new Overloaded({ message: "The service is full", retryAfterMs: 1_500 }))
+            }
+            bytes += wanted
+            return Effect.void
+          }),
+          () =>
+            Effect.sync(() => {
+              bytes -= wanted
+            })
+        ),
+      platform: () => Effect.dieMessage("not scripted"),
+      view,
+      transitions: Stream.empty,
+      drains: Stream.empty
+    })
   })
 )
 
-export const settings = (over: Partial<SettingsShape> = {}): SettingsShape => ({
-  host: "127.0.0.1",
-  port: 0,
-  apiKeys: [],
-  maxBodyBytes: 4 * 1024 * 1024,
-  database: ":memory:",
-  platforms: [],
-  absent: [],
-  tasks: { deadlineMs: 86_400_000, maxAttempts: 6, maxOutputTokens: 4_096, parkAfterMs: 30_000, livePerClass: 8 },
-  health: { intervalMs: 30_000, timeoutMs: 5_000 },
-  shutdownGraceMs: 10_000,
-  logLevel: "Info",
-  ...over
-})
+export const settings = (over: Partial<SettingsShape> = {}): SettingsShape =>
+  Settings.make({ port: 0, database: ":memory:", ...over })
 
 /** Everything the HTTP server works with. */
 export const concerns = (coordinator: Coordinator["Type"], over: Partial<SettingsShape> = {}) =>
-  Layer.mergeAll(Layer.succeed(Coordinator, coordinator), detector, manager, Settings.layer(settings(over)))
+  Layer.mergeAll(Layer.succeed(Coordinator, coordinator), detector, manager).pipe(
+    Layer.provideMerge(Settings.layer(settings(over)))
+  )
 
 export const keys = {
   alice: { tenant: TenantId.make("alice"), key: Redacted.make("alice-secret-key") },

@@ -37,16 +37,17 @@ export const ask = (url: string, init?: RequestInit): Effect.Effect<Answer> =>
     return { status: response.status, headers: response.headers, body: isJson && text !== "" ? JSON.parse(text) : text }
   })
 
-export const post = (
-  url: string,
-  body: unknown,
-  headers: Readonly<Record<string, string>> = {}
-): Effect.Effect<Answer> =>
-  ask(url, {
-    method: "POST",
-    headers: { "content-type": "application/json", ...headers },
-    body: typeof body === "string" ? body : JSON.stringify(body)
-  })
+const send =
+  (method: string) =>
+  (url: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Effect.Effect<Answer> =>
+    ask(url, {
+      method,
+      headers: { "content-type": "application/json", ...headers },
+      body: typeof body === "string" ? body : JSON.stringify(body)
+    })
+
+export const post = send("POST")
+export const patch = send("PATCH")
 
 /** A connection that says nothing yet. */
 export const dial = (port: number): Effect.Effect<Socket> =>

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { FastCheck, Redacted } from "effect"
+import { Either, FastCheck, Redacted } from "effect"
 import { type AttemptFailure, viewOf } from "../../src/Domain/Failure.js"
 import { PlatformId, type WireFormat } from "../../src/Domain/Platform.js"
 import { classify } from "../../src/Platforms/Classification.js"
+import { readQuotas } from "../../src/Platforms/Quotas.js"
 import { scrub } from "../../src/Platforms/Secrets.js"
 import { parseDuration, parseReset, parseRetryAfter, readLimits } from "../../src/Platforms/Wire/RateLimitHeaders.js"
 
@@ -131,8 +132,152 @@ describe("rate limit headers", () => {
   it("limits: what is absent stays absent", () => {
     assert.deepStrictEqual(readLimits({}, now), [])
     assert.deepStrictEqual(readLimits({ "x-ratelimit-remaining-tokens": "5" }, now), [
-      { unit: "tokens", limit: undefined, remaining: 5, resetsInMs: undefined }
+      { unit: "tokens", windowMs: undefined, limit: undefined, remaining: 5, resetsInMs: undefined }
     ])
     assert.deepStrictEqual(readLimits({ "x-ratelimit-limit-requests": "many" }, now), [])
+  })
+
+  it("limits: the window is told where limit, rest and reset leave one reading alone", () => {
+    const windowOf = (limit: string, remaining: string, reset: string) =>
+      readLimits(
+        {
+          "x-ratelimit-limit-requests": limit,
+          "x-ratelimit-remaining-requests": remaining,
+          "x-ratelimit-reset-requests": reset
+        },
+        now
+      )[0]?.windowMs
+    assert.strictEqual(windowOf("30000", "0", "1m0s"), 60_000)
+    assert.strictEqual(windowOf("30000", "12000", "36s"), 60_000)
+    // A minute that comes back evenly, or five seconds that come back at once.
+    assert.strictEqual(windowOf("12", "11", "5s"), undefined)
+    assert.strictEqual(windowOf("500", "499", "120ms"), undefined)
+    // A day that comes back evenly, or an hour that comes back at once.
+    assert.strictEqual(windowOf("24", "23", "1h0m0s"), undefined)
+    // One of 10,000 a day, or a fixed minute of which 8.64 s are left: nobody can tell.
+    assert.strictEqual(windowOf("10000", "9999", "8.64s"), undefined)
+    assert.strictEqual(windowOf("500", "499", "59s"), undefined)
+    assert.strictEqual(windowOf("500", "0", "30s"), undefined)
+    assert.strictEqual(windowOf("500", "500", "0s"), undefined)
+    assert.strictEqual(windowOf("500", "501", "1s"), undefined)
+    assert.strictEqual(windowOf("500", "0", "6h"), undefined)
+  })
+
+  it("limits: the two windows of a ChatGPT plan, and none where their values are none", () => {
+    const plan = (name: string, used: string, minutes: string, resetAt: string) => ({
+      [`x-codex-${name}-used-percent`]: used,
+      [`x-codex-${name}-window-minutes`]: minutes,
+      [`x-codex-${name}-reset-at`]: resetAt
+    })
+    const resetAt = String(now / 1_000 + 600)
+    assert.deepStrictEqual(
+      readLimits({ ...plan("primary", "42.5", "300", resetAt), ...plan("secondary", "103", "10080", resetAt) }, now),
+      [
+        { unit: "percent", name: "primary", windowMs: 18_000_000, limit: 100, remaining: 57.5, resetsInMs: 600_000 },
+        { unit: "percent", name: "secondary", windowMs: 604_800_000, limit: 100, remaining: 0, resetsInMs: 600_000 }
+      ]
+    )
+    assert.deepStrictEqual(readLimits(plan("primary", "all", "300", resetAt), now), [])
+    assert.deepStrictEqual(readLimits(plan("primary", "-5", "300", resetAt), now), [])
+    assert.deepStrictEqual(readLimits(plan("primary", "5", "0", "soon"), now), [
+      { unit: "percent", name: "primary", windowMs: undefined, limit: 100, remaining: 95, resetsInMs: undefined }
+    ])
+    assert.strictEqual(readLimits(plan("primary", "5", "300", "1"), now)[0]?.resetsInMs, 0)
+  })
+
+  it("no value of a header breaks the reader, or makes it tell what is no amount", () => {
+    const value = FastCheck.oneof(
+      FastCheck.string(),
+      FastCheck.double().map(String),
+      FastCheck.bigInt().map(String),
+      FastCheck.nat().map((nat) => `${nat}s`),
+      FastCheck.constantFrom(
+        "0",
+        "1m0s",
+        "9".repeat(400),
+        `1.${"0".repeat(5_000)}s`,
+        "1e999",
+        "NaN",
+        "Infinity",
+        " 5 "
+      ),
+      FastCheck.date({ noInvalidDate: false }).map((date) => (Number.isNaN(date.getTime()) ? "T" : date.toISOString()))
+    )
+    const name = FastCheck.constantFrom(
+      ...["requests", "tokens"].flatMap((unit) =>
+        ["limit", "remaining", "reset"].map((what) => `x-ratelimit-${what}-${unit}`)
+      ),
+      ...["primary", "secondary"].flatMap((window) =>
+        ["used-percent", "window-minutes", "reset-at"].map((what) => `x-codex-${window}-${what}`)
+      ),
+      "retry-after",
+      "retry-after-ms"
+    )
+    FastCheck.assert(
+      FastCheck.property(FastCheck.dictionary(name, value), FastCheck.constantFrom(200, 429), (headers, status) => {
+        const readings = readLimits(headers, now)
+        assert.isAtMost(readings.length, 4)
+        for (const { limit, remaining, resetsInMs, windowMs } of readings) {
+          for (const amount of [limit, remaining, resetsInMs, windowMs]) {
+            assert.isTrue(amount === undefined || (Number.isFinite(amount) && amount >= 0), JSON.stringify(readings))
+          }
+          assert.notStrictEqual(windowMs, 0)
+        }
+        const failure = classified(status, "{}", { headers })
+        if (failure._tag === "QuotaFailure") {
+          assert.isTrue(failure.limit === undefined || failure.limit > 0)
+          assert.isTrue(failure.windowMs === undefined || failure.windowMs > 0)
+        }
+      }),
+      { numRuns: 1_000 }
+    )
+  })
+})
+
+describe("quotas", () => {
+  it("never throw, and tell amounts or nothing", () => {
+    const value = FastCheck.oneof(
+      FastCheck.double(),
+      FastCheck.string(),
+      FastCheck.constantFrom(
+        "$24.00",
+        "$0.005",
+        "$-1",
+        "$1e9",
+        `$${"9".repeat(300)}`,
+        "2026-11-22T12:15:00Z",
+        null,
+        true
+      ),
+      FastCheck.jsonValue()
+    )
+    const member = (...names: ReadonlyArray<string>) =>
+      FastCheck.oneof(
+        value,
+        FastCheck.record(Object.fromEntries(names.map((name) => [name, value])), { requiredKeys: [] })
+      )
+    const body = FastCheck.record(
+      {
+        rollingFiveHourLimit: member("remaining", "max", "limited", "nextTickAt"),
+        weeklyTokenLimit: member("percentRemaining", "maxCredits", "remainingCredits", "nextRegenAt"),
+        subscription: member("limit", "requests", "renewsAt"),
+        search: value
+      },
+      { requiredKeys: [] }
+    )
+    FastCheck.assert(
+      FastCheck.property(FastCheck.oneof(body, FastCheck.jsonValue()), (quotas) => {
+        const readings = readQuotas(JSON.stringify(quotas), now)
+        for (const reading of Either.getOrElse(readings, () => [])) {
+          for (const amount of [reading.limit, reading.remaining, reading.refillsInMs, reading.resetsInMs]) {
+            assert.isTrue(amount === undefined || (Number.isFinite(amount) && amount >= 0), JSON.stringify(reading))
+          }
+          assert.notStrictEqual(reading.limit, 0)
+        }
+      }),
+      { numRuns: 1_000 }
+    )
+    assert.isTrue(Either.isLeft(readQuotas("no JSON", now)))
+    assert.isTrue(Either.isLeft(readQuotas('{"rollingFiveHourLimit":{"remaining":1e999}}', now)))
   })
 })

@@ -35,6 +35,15 @@ const check = (labelled: ErrorCase, asked: "complete" | "stream") =>
       },
       `${view.code}: ${view.message}`
     )
+    if (failure._tag === "QuotaFailure") {
+      const { limit, perModel, unit, window, windowMs } = failure
+      const told = { limit, perModel, unit, window, windowMs }
+      assert.deepStrictEqual(
+        Object.fromEntries(Object.entries(told).filter(([, value]) => value !== undefined)),
+        labelled.limit ?? {},
+        view.message
+      )
+    }
     if (labelled.code !== undefined) {
       assert.strictEqual(view.code, labelled.code)
     }

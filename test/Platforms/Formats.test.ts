@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import type { Call } from "../../src/Domain/Call.js"
+import { Effect, TestClock } from "effect"
+import type { Call, LimitReading } from "../../src/Domain/Call.js"
 import { apiKey, clientOf, type Known, type ScriptedReply, scripted } from "./scripted.js"
 
 const answers: Readonly<Record<Known, ScriptedReply>> = {
@@ -387,7 +387,10 @@ describe("checks", () => {
       const codex = scripted({
         body: JSON.stringify({ object: "list", data: [{ id: "a", object: "model" }, { id: "b" }] })
       })
-      assert.deepStrictEqual(yield* (yield* clientOf("codex", codex.layer)).check, { models: ["a", "b"] })
+      assert.deepStrictEqual(yield* (yield* clientOf("codex", codex.layer)).check, {
+        models: ["a", "b"],
+        readings: []
+      })
       assert.strictEqual(codex.received[0]?.method, "GET")
       assert.strictEqual(codex.received[0]?.url, "https://api.openai.com/v1/models")
       assert.strictEqual(codex.received[0]?.headers.authorization, `Bearer ${apiKey}`)
@@ -427,16 +430,48 @@ describe("checks", () => {
           Effect.tap(() => assert.strictEqual(http.received[0]?.url, "https://api.synthetic.new/v2/quotas"))
         )
       }
-      assert.strictEqual((yield* checked(quotas({}, {}))).exhaustedUntil, undefined)
-      assert.strictEqual((yield* checked(quotas({ limited: true }, {}))).exhaustedUntil, Date.parse(tick))
-      assert.strictEqual((yield* checked(quotas({ remaining: 0 }, {}))).exhaustedUntil, Date.parse(tick))
-      assert.strictEqual((yield* checked(quotas({}, { percentRemaining: 0 }))).exhaustedUntil, Date.parse(regen))
-      assert.strictEqual(
-        (yield* checked(quotas({ remaining: 0 }, { percentRemaining: 0 }))).exhaustedUntil,
-        Date.parse(regen)
-      )
-      const legacy = { subscription: { limit: 135, requests: 135, renewsAt: regen } }
-      assert.strictEqual((yield* checked(legacy)).exhaustedUntil, Date.parse(regen))
+      yield* TestClock.setTime(Date.parse("2026-11-22T12:00:00.000Z"))
+      const rolling: LimitReading = {
+        unit: "requests",
+        name: "5h",
+        windowMs: 18_000_000,
+        limit: 500,
+        remaining: 364.5,
+        refillsInMs: 900_000
+      }
+      const weekly: LimitReading = { unit: "usd", limit: 24, remaining: 11.2, name: "weekly", windowMs: 604_800_000 }
+      const refillsInMs = 8 * 3_600_000
+      const readings = (rollingChange: object, weeklyChange: object) =>
+        Effect.map(checked(quotas(rollingChange, weeklyChange)), (result) => result.readings)
+      assert.deepStrictEqual(yield* readings({}, {}), [rolling, { ...weekly, refillsInMs }])
+      assert.deepStrictEqual(yield* readings({ limited: true }, { remainingCredits: "$0.00" }), [
+        { ...rolling, remaining: 0 },
+        { ...weekly, refillsInMs, remaining: 0 }
+      ])
+      assert.deepStrictEqual(yield* readings({ remaining: -1, max: null }, { percentRemaining: 0 }), [
+        { ...rolling, limit: undefined, remaining: 0 },
+        { ...weekly, refillsInMs, remaining: 0 }
+      ])
+      assert.deepStrictEqual(yield* readings({ nextTickAt: regen }, { maxCredits: 24, nextRegenAt: null }), [
+        { ...rolling, refillsInMs },
+        {
+          unit: "percent",
+          limit: 100,
+          remaining: 46.7,
+          name: "weekly",
+          windowMs: 604_800_000,
+          refillsInMs: undefined
+        }
+      ])
+      const legacy: LimitReading = { unit: "requests", name: "subscription", limit: 135, remaining: 35 }
+      const subscription = (renewsAt: string) => ({ subscription: { limit: 135, requests: 100, renewsAt } })
+      assert.deepStrictEqual((yield* checked(subscription(tick))).readings, [
+        { ...legacy, windowMs: 18_000_000, resetsInMs: 900_000 }
+      ])
+      assert.deepStrictEqual((yield* checked(subscription(regen))).readings, [
+        { ...legacy, windowMs: undefined, resetsInMs: refillsInMs }
+      ])
+      assert.deepStrictEqual((yield* checked({ search: { hourly: { limit: 250, requests: 0 } } })).readings, [])
       for (const broken of [{}, { rollingFiveHourLimit: { max: 500 } }, []]) {
         const failure = yield* Effect.flip(checked(broken))
         assert.strictEqual(failure._tag, "PlatformFailure")

@@ -85,7 +85,10 @@ describe("against the simulator, over real HTTP", () => {
           assert.strictEqual(last?._tag, "Finish", client.id)
           assert.deepStrictEqual(last?._tag === "Finish" ? last.usage : undefined, completion.usage, client.id)
           const checked = yield* client.check
-          assert.strictEqual(checked.exhaustedUntil, undefined)
+          assert.deepStrictEqual(
+            checked.readings.map(({ name }) => name),
+            client.id === "synthetic" ? ["5h", "weekly"] : []
+          )
           assert.include(yield* client.listModels, client.settings.model, client.id)
         }
       })

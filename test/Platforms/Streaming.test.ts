@@ -233,8 +233,8 @@ describe("a streamed answer", () => {
       assert.deepStrictEqual(deltas[0], {
         _tag: "Start",
         limits: [
-          { unit: "requests", limit: 500, remaining: 499, resetsInMs: 120 },
-          { unit: "tokens", limit: 30_000, remaining: 29_000.5, resetsInMs: 360_000 }
+          { unit: "requests", windowMs: undefined, limit: 500, remaining: 499, resetsInMs: 120 },
+          { unit: "tokens", windowMs: undefined, limit: 30_000, remaining: 29_000.5, resetsInMs: 360_000 }
         ]
       })
     })

@@ -1,4 +1,4 @@
-import type { FailureScope } from "../../src/Domain/Failure.js"
+import type { FailureScope, QuotaFailure } from "../../src/Domain/Failure.js"
 import { apiKey, eventStream, type Known, type ScriptedReply, sse } from "./scripted.js"
 
 /** The wall clock's instant in every case. */
@@ -16,6 +16,8 @@ export interface ErrorCase {
   readonly code?: string
   readonly retryAfterMs?: number
   readonly resetsAt?: string
+  /** What it must tell of the limit that refused; what is left out must be untold. */
+  readonly limit?: Partial<Pick<QuotaFailure, "window" | "unit" | "limit" | "windowMs" | "perModel">>
   /** Settings other than the platform's own. */
   readonly baseUrl?: string
 }
@@ -49,6 +51,11 @@ const errorInfo = (reason: string) => ({
 const quotaFailure = (...quotaIds: ReadonlyArray<string>) => ({
   "@type": "type.googleapis.com/google.rpc.QuotaFailure",
   violations: quotaIds.map((quotaId) => ({ quotaMetric: "generate_content_requests", quotaId }))
+})
+/** One violation as Google writes it, with the quota's size and what it is counted by. */
+const quotaOf = (quotaId: string, quotaValue: unknown, quotaDimensions: unknown = { location: "global" }) => ({
+  "@type": "type.googleapis.com/google.rpc.QuotaFailure",
+  violations: [{ quotaMetric: "generate_content", quotaId, quotaDimensions, quotaValue }]
 })
 const retryInfo = (retryDelay: string) => ({ "@type": "type.googleapis.com/google.rpc.RetryInfo", retryDelay })
 const streamed = (body: string): ScriptedReply => ({ headers: eventStream, body })
@@ -116,6 +123,7 @@ const codex: ReadonlyArray<ErrorCase> = [
     ),
     scope: "quota",
     reason: "rate",
+    limit: { unit: "requests" },
     code: "rate_limit_exceeded",
     retryAfterMs: 20_000
   },
@@ -178,6 +186,7 @@ const codex: ReadonlyArray<ErrorCase> = [
     ),
     scope: "quota",
     reason: "rate",
+    limit: { unit: "requests" },
     retryAfterMs: 360_000
   },
   {
@@ -191,6 +200,7 @@ const codex: ReadonlyArray<ErrorCase> = [
     ),
     scope: "quota",
     reason: "rate",
+    limit: { unit: "tokens", windowMs: 60_000 },
     retryAfterMs: 60_500
   },
   {
@@ -205,7 +215,104 @@ const codex: ReadonlyArray<ErrorCase> = [
     }),
     scope: "quota",
     reason: "rate",
+    limit: { unit: "tokens", windowMs: 60_000 },
     retryAfterMs: 1_284
+  },
+  {
+    name: "429 that names the model, the limit and its size",
+    platform: "codex",
+    asked: "both",
+    reply: openAi(429, {
+      message:
+        "Rate limit reached for some-model in organization org-1 on requests per min (RPM): Limit 3, Used 3, Requested 1. Please try again in 20s.",
+      type: "requests",
+      code: "rate_limit_exceeded"
+    }),
+    scope: "quota",
+    reason: "rate",
+    limit: { unit: "requests", limit: 3, windowMs: 60_000, perModel: true },
+    retryAfterMs: 20_000
+  },
+  {
+    name: "429 whose message and headers say different sizes: the message is of the limit that refused",
+    platform: "codex",
+    asked: "both",
+    reply: openAi(
+      429,
+      {
+        message: "Rate limit reached for other-model on tokens per day (TPD): Limit 200000, Used 200000, Requested 9.",
+        code: "rate_limit_exceeded"
+      },
+      {
+        "x-ratelimit-limit-tokens": "30000",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "20s",
+        "retry-after": "900"
+      }
+    ),
+    scope: "quota",
+    reason: "window",
+    limit: { window: "tokens per day", unit: "tokens", limit: 200_000, windowMs: 86_400_000 },
+    retryAfterMs: 900_000,
+    resetsAt: "2026-11-22T12:15:00.000Z"
+  },
+  {
+    name: "429 whose headers alone name the limit: a minute's, as it comes back in one",
+    platform: "codex",
+    asked: "both",
+    reply: openAi(
+      429,
+      { message: "Slow down", code: "rate_limit_exceeded" },
+      {
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "1m0s",
+        "x-ratelimit-limit-tokens": "30000",
+        "x-ratelimit-remaining-tokens": "29000",
+        "x-ratelimit-reset-tokens": "2s"
+      }
+    ),
+    scope: "quota",
+    reason: "rate",
+    limit: { unit: "requests", limit: 500, windowMs: 60_000 },
+    retryAfterMs: 60_000
+  },
+  {
+    name: "429 whose headers name a limit of a window that they do not tell",
+    platform: "codex",
+    asked: "both",
+    reply: openAi(
+      429,
+      { message: "Slow down", type: "requests", code: "rate_limit_exceeded" },
+      {
+        "x-ratelimit-limit-requests": "12",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "5s"
+      }
+    ),
+    scope: "quota",
+    reason: "rate",
+    limit: { unit: "requests" },
+    retryAfterMs: 5_000
+  },
+  {
+    name: "429 whose headers show both limits used up: which of them refused is not told",
+    platform: "codex",
+    asked: "both",
+    reply: openAi(
+      429,
+      { message: "Slow down", code: "rate_limit_exceeded" },
+      {
+        "x-ratelimit-limit-requests": "500",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-limit-tokens": "30000",
+        "x-ratelimit-remaining-tokens": "0",
+        "retry-after": "2"
+      }
+    ),
+    scope: "quota",
+    reason: "rate",
+    retryAfterMs: 2_000
   },
   {
     name: "429 requests per day is a window",
@@ -218,6 +325,7 @@ const codex: ReadonlyArray<ErrorCase> = [
     }),
     scope: "quota",
     reason: "window",
+    limit: { window: "requests per day", unit: "requests", limit: 200, windowMs: 86_400_000 },
     retryAfterMs: 432_000,
     resetsAt: "2026-11-22T12:07:12.000Z"
   },
@@ -297,7 +405,29 @@ const codex: ReadonlyArray<ErrorCase> = [
     ),
     scope: "quota",
     reason: "window",
+    limit: { window: "primary" },
     resetsAt: "2026-11-22T14:00:00.000Z"
+  },
+  {
+    name: "429 usage_limit_reached with both of the plan's windows used up: the later one, and its length",
+    platform: "codex",
+    asked: "both",
+    reply: json(
+      429,
+      { error: { type: "usage_limit_reached", message: "Limit reached", plan_type: "plus" } },
+      {
+        "x-codex-primary-used-percent": "100",
+        "x-codex-primary-window-minutes": "300",
+        "x-codex-primary-reset-at": `${Date.parse("2026-11-22T14:00:00Z") / 1_000}`,
+        "x-codex-secondary-used-percent": "100.0",
+        "x-codex-secondary-window-minutes": "10080",
+        "x-codex-secondary-reset-at": `${Date.parse("2026-11-28T00:00:00Z") / 1_000}`
+      }
+    ),
+    scope: "quota",
+    reason: "window",
+    limit: { window: "secondary", windowMs: 604_800_000 },
+    resetsAt: "2026-11-28T00:00:00.000Z"
   },
   {
     name: "529",
@@ -663,6 +793,7 @@ const gemini: ReadonlyArray<ErrorCase> = [
     ),
     scope: "quota",
     reason: "rate",
+    limit: { window: "PerMinute", unit: "requests", windowMs: 60_000, perModel: true },
     code: "RESOURCE_EXHAUSTED",
     retryAfterMs: 34_000
   },
@@ -685,6 +816,7 @@ const gemini: ReadonlyArray<ErrorCase> = [
     ]),
     scope: "quota",
     reason: "window",
+    limit: { window: "PerDay", unit: "requests", windowMs: 86_400_000, perModel: true },
     resetsAt: "2026-11-23T08:00:00.000Z"
   },
   {
@@ -696,7 +828,62 @@ const gemini: ReadonlyArray<ErrorCase> = [
     ]),
     scope: "quota",
     reason: "window",
+    limit: { window: "PerDay", unit: "requests", windowMs: 86_400_000, perModel: true },
     resetsAt: "2026-11-23T08:00:00.000Z"
+  },
+  {
+    name: "429 of a model's tokens per minute, with the quota's size",
+    platform: "gemini",
+    asked: "both",
+    reply: google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.", [
+      quotaOf("GenerateContentPaidTierInputTokensPerModelPerMinute", "250000", {
+        location: "global",
+        model: "some-model"
+      }),
+      retryInfo("12s")
+    ]),
+    scope: "quota",
+    reason: "rate",
+    limit: { window: "PerMinute", unit: "tokens", limit: 250_000, windowMs: 60_000, perModel: true },
+    retryAfterMs: 12_000
+  },
+  {
+    name: "429 of the whole project's requests, with the quota's size",
+    platform: "gemini",
+    asked: "both",
+    reply: google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.", [
+      quotaOf("GenerateRequestsPerMinutePerProject", "15"),
+      retryInfo("12s")
+    ]),
+    scope: "quota",
+    reason: "rate",
+    limit: { window: "PerMinute", unit: "requests", limit: 15, windowMs: 60_000, perModel: false },
+    retryAfterMs: 12_000
+  },
+  {
+    name: "429 of a quota of nothing, or of no size that can be read",
+    platform: "gemini",
+    asked: "both",
+    reply: google(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.", [
+      quotaOf("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "0", "none"),
+      quotaOf("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "many", { model: "" })
+    ]),
+    scope: "quota",
+    reason: "window",
+    limit: { window: "PerDay", unit: "requests", windowMs: 86_400_000, perModel: true },
+    resetsAt: "2026-11-23T08:00:00.000Z"
+  },
+  {
+    name: "429 of attempts at once",
+    platform: "gemini",
+    asked: "both",
+    reply: google(429, "RESOURCE_EXHAUSTED", "Quota exceeded", [
+      quotaOf("GenerateContentConcurrentRequestsPerProject", "4"),
+      retryInfo("1s")
+    ]),
+    scope: "quota",
+    reason: "concurrency",
+    retryAfterMs: 1_000
   },
   {
     name: "429 without details",
@@ -730,6 +917,7 @@ const gemini: ReadonlyArray<ErrorCase> = [
     reply: google(400, "INVALID_ARGUMENT", "Quota exceeded", [quotaFailure("GenerateRequestsPerDayPerProject")]),
     scope: "quota",
     reason: "window",
+    limit: { window: "PerDay", unit: "requests", windowMs: 86_400_000, perModel: false },
     resetsAt: "2026-11-23T08:00:00.000Z"
   },
   {
@@ -960,7 +1148,8 @@ const qwen: ReadonlyArray<ErrorCase> = [
     asked: "both",
     reply: dashScope(403, "AllocationQuota.FreeTierOnly", "The free tier of the model has been exhausted."),
     scope: "quota",
-    reason: "window"
+    reason: "window",
+    limit: { window: "FreeTierOnly", perModel: true }
   },
   {
     name: "429 insufficient_quota: a minute's tokens",
@@ -968,7 +1157,8 @@ const qwen: ReadonlyArray<ErrorCase> = [
     asked: "both",
     reply: dashScope(429, "insufficient_quota", "You exceeded your current quota, please check your plan."),
     scope: "quota",
-    reason: "rate"
+    reason: "rate",
+    limit: { unit: "tokens" }
   },
   {
     name: "429 insufficient_quota of a DashScope that another URL and shape hide",
@@ -977,19 +1167,27 @@ const qwen: ReadonlyArray<ErrorCase> = [
     baseUrl: "http://127.0.0.1:4100/v1",
     reply: openAi(429, { message: "You exceeded your current quota", code: "insufficient_quota" }),
     scope: "quota",
-    reason: "rate"
+    reason: "rate",
+    limit: { unit: "tokens" }
   },
-  ...["Throttling", "Throttling.RateQuota", "LimitRequests", "Throttling.BurstRate", "Throttling.AllocationQuota"].map(
-    (code) => ({
-      name: `429 ${code}, native`,
-      platform: "qwen" as const,
-      asked: "both" as const,
-      reply: dashScopeNative(429, code, "Requests throttling triggered."),
-      scope: "quota" as const,
-      reason: "rate",
-      code
-    })
-  ),
+  ...(
+    [
+      ["Throttling", undefined],
+      ["Throttling.RateQuota", "requests"],
+      ["LimitRequests", "requests"],
+      ["Throttling.BurstRate", undefined],
+      ["Throttling.AllocationQuota", "tokens"]
+    ] as const
+  ).map(([code, unit]) => ({
+    name: `429 ${code}, native`,
+    platform: "qwen" as const,
+    asked: "both" as const,
+    reply: dashScopeNative(429, code, "Requests throttling triggered."),
+    scope: "quota" as const,
+    reason: "rate",
+    limit: unit === undefined ? {} : { unit },
+    code
+  })),
   {
     name: "429 limit_requests",
     platform: "qwen",
@@ -997,6 +1195,7 @@ const qwen: ReadonlyArray<ErrorCase> = [
     reply: dashScope(429, "limit_requests", "You exceeded your current requests list.", { "retry-after": "2" }),
     scope: "quota",
     reason: "rate",
+    limit: { unit: "requests" },
     retryAfterMs: 2_000
   },
   {
@@ -1088,7 +1287,8 @@ const qwen: ReadonlyArray<ErrorCase> = [
       })
     ),
     scope: "quota",
-    reason: "rate"
+    reason: "rate",
+    limit: { unit: "requests" }
   },
   {
     name: "a native error inside the stream",
@@ -1200,6 +1400,7 @@ const synthetic: ReadonlyArray<ErrorCase> = [
     reply: json(429, { error: "You have reached your 5-hour limit" }, { "retry-after": "900" }),
     scope: "quota",
     reason: "window",
+    limit: { window: "5h" },
     retryAfterMs: 900_000,
     resetsAt: "2026-11-22T12:15:00.000Z"
   },
@@ -1252,7 +1453,8 @@ const synthetic: ReadonlyArray<ErrorCase> = [
     asked: "both",
     reply: json(403, { error: "Weekly quota exceeded" }),
     scope: "quota",
-    reason: "window"
+    reason: "window",
+    limit: { window: "weekly" }
   },
   {
     name: "400 maximum context length",

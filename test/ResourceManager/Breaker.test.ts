@@ -12,7 +12,12 @@ const driver = (random = 0) => {
   const transitions: Array<string> = []
   const step = (next: Breaker.Step): void => {
     breaker = next.breaker
-    if (next.transition !== undefined) transitions.push(`${next.transition.from} -> ${next.transition.to}`)
+    if (next.transition === undefined) return
+    const { capacityPercent, from, to } = next.transition
+    transitions.push(`${from} -> ${to} ${capacityPercent} %`)
+  }
+  const wait = (at: number): void => {
+    while (Breaker.changesAt(breaker) <= at) step(Breaker.tick(breaker, policy, at))
   }
   const start = (): Breaker.Permit => {
     const admitted = Breaker.admit(breaker)
@@ -24,8 +29,9 @@ const driver = (random = 0) => {
   return {
     transitions,
     get: () => breaker,
+    wait,
     admits: (at: number): boolean => {
-      step(Breaker.tick(breaker, at))
+      wait(at)
       return Breaker.admits(breaker, at)
     },
     start,
@@ -60,7 +66,7 @@ describe("a breaker", () => {
     const probe = it.start()
     expect(it.admits(10_000)).toBe(false)
     it.end(probe, success, 10_100)
-    expect(it.transitions).toEqual(["closed -> open", "open -> half-open", "half-open -> closed"])
+    expect(it.transitions).toEqual(["closed -> open 0 %", "open -> half-open 0 %", "half-open -> closed 10 %"])
     expect(it.admits(10_100)).toBe(true)
   })
 
@@ -88,6 +94,8 @@ describe("a breaker", () => {
     at = it.get().until
     expect(it.admits(at)).toBe(true)
     for (let index = 0; index < 30; index++) it.run(success, at)
+    it.wait(at + 10_000)
+    at += 10_000
     for (let index = 0; index < 3; index++) it.run(failure, at)
     expect(it.get().until - at).toBe(10_000)
   })
@@ -120,5 +128,101 @@ describe("a breaker", () => {
     expect(it.admits(10_000)).toBe(false)
     it.end(probe, success, 10_000)
     expect(it.get().state).toBe("closed")
+  })
+})
+
+describe("the ramp of a breaker that has closed", () => {
+  /** Closed by a probe at 10 s; its steps last 10 s / 6. */
+  const recovering = () => {
+    const it = driver()
+    for (let index = 0; index < 3; index++) it.run(failure, 0)
+    it.wait(10_000)
+    it.run(success, 10_000)
+    it.transitions.length = 0
+    return it
+  }
+  const stepMs = 10_000 / 6
+
+  it("gives back its capacity in steps of time, whether or not anything is called", () => {
+    const it = recovering()
+    expect(Breaker.capacityPercent(it.get())).toBe(10)
+    it.wait(10_000 + stepMs)
+    expect(Breaker.capacityPercent(it.get())).toBe(25)
+    it.wait(60_000)
+    expect(it.transitions).toEqual(["closed -> closed 25 %", "closed -> closed 50 %", "closed -> closed 100 %"])
+    expect(Breaker.changesAt(it.get())).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  it("takes a second a step at least", () => {
+    const brisk = { failures: 1, openMs: 100 }
+    const half = Breaker.tick(
+      Breaker.settle(Breaker.initial, brisk, { generation: 0 }, failure, 0, 0).breaker,
+      brisk,
+      100
+    )
+    const closed = Breaker.settle(half.breaker, brisk, Breaker.admit(half.breaker).permit, success, 100, 0).breaker
+    expect(Breaker.changesAt(closed)).toBe(1_100)
+  })
+
+  it("ends with two failures in a row", () => {
+    const it = recovering()
+    it.run(failure, 10_100)
+    it.run(success, 10_200)
+    it.run(failure, 10_300)
+    expect(it.get().state).toBe("closed")
+    it.run(failure, 10_400)
+    expect(it.transitions).toEqual(["closed -> open 0 %"])
+  })
+
+  it("ends with half of four outcomes", () => {
+    const it = recovering()
+    for (const outcome of [failure, success, success, failure]) it.run(outcome, 10_100)
+    expect(it.get().state).toBe("open")
+  })
+
+  it("counts the outcome of an attempt that started on an earlier step", () => {
+    const it = recovering()
+    const permits = [it.start(), it.start()]
+    it.wait(10_000 + stepMs)
+    for (const permit of permits) it.end(permit, failure, 12_000)
+    expect(it.get().state).toBe("open")
+  })
+})
+
+describe("a breaker that comes back after a restart", () => {
+  const at = (ms: number, epochMs: number) => ({ ms, epochMs })
+  const opened = () => {
+    const it = driver()
+    for (let index = 0; index < 3; index++) it.run(failure, 0)
+    return it
+  }
+
+  it("stays open for what is left of its time, by the wall clock", () => {
+    const saved = Breaker.save(opened().get(), at(4_000, 1_004_000))
+    const restored = Breaker.restore(saved, policy, at(77, 1_007_000))
+    expect([restored.state, restored.until, restored.doublings]).toEqual(["open", 77 + 3_000, 1])
+  })
+
+  it("is not kept open by a wall clock that was set back", () => {
+    const saved = Breaker.save(opened().get(), at(0, 100_000_000))
+    expect(Breaker.restore(saved, policy, at(0, 0)).until).toBe(Breaker.retryAfterMaxMs)
+  })
+
+  it("waits for a probe where it was half-open, whatever became of the one under way", () => {
+    const it = opened()
+    it.wait(10_000)
+    it.start()
+    const restored = Breaker.restore(Breaker.save(it.get(), at(10_000, 10_000)), policy, at(0, 20_000))
+    expect([restored.state, Breaker.admits(restored, 0)]).toEqual(["half-open", true])
+  })
+
+  it("goes on with its step of the ramp", () => {
+    const it = opened()
+    it.wait(10_000)
+    it.run(success, 10_000)
+    it.wait(11_700)
+    const restored = Breaker.restore(Breaker.save(it.get(), at(11_700, 11_700)), policy, at(0, 12_000))
+    expect([restored.state, Breaker.capacityPercent(restored)]).toEqual(["closed", 25])
+    expect(Breaker.changesAt(restored)).toBeCloseTo(10_000 + 20_000 / 6 - 12_000, -1)
   })
 })

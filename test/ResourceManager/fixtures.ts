@@ -1,10 +1,10 @@
-import { Redacted, Schema } from "effect"
+import { Schema } from "effect"
 import { CredentialFailure, PlatformFailure, QuotaFailure } from "../../src/Domain/Failure.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import { TenantId } from "../../src/Domain/Task.js"
 import type { Usage } from "../../src/Domain/Usage.js"
 import type { LeaseRequest } from "../../src/ResourceManager/Dispatcher.js"
-import type { PlatformLimits, PlatformSettings, SettingsShape } from "../../src/Settings.js"
+import { type PlatformLimits, type PlatformSettings, Settings, type SettingsShape } from "../../src/Settings.js"
 
 export const id = Schema.decodeSync(PlatformId)
 export const tenant = Schema.decodeSync(TenantId)
@@ -23,41 +23,12 @@ export const platformOf = (
   limits: Partial<PlatformLimits> = {},
   breaker: PlatformSettings["breaker"] = { failures: 3, openMs: 10_000 }
 ): PlatformSettings => ({
-  id: platform,
-  wire: "openai-chat",
-  baseUrl: "http://127.0.0.1:1",
-  apiKey: Redacted.make("key"),
-  model: "small",
-  capabilities: ["text"],
-  contextWindow: 100_000,
-  weight: 1,
-  suitability: {
-    implementation: 1,
-    documentation: 1,
-    testing: 1,
-    architecture: 1,
-    analysis: 1,
-    "question-answering": 1
-  },
-  limits: limitsOf(limits),
-  breaker,
-  timeouts: { connectMs: 1_000, firstTokenMs: 1_000, betweenTokensMs: 1_000, attemptMs: 1_000 },
-  prices: {}
+  ...Settings.platformDefaults(platform, { apiKey: "key", baseUrl: "http://127.0.0.1:1", model: "small", breaker }),
+  limits: limitsOf(limits)
 })
 
-export const settingsOf = (...platforms: ReadonlyArray<PlatformSettings>): SettingsShape => ({
-  host: "127.0.0.1",
-  port: 0,
-  apiKeys: [],
-  maxBodyBytes: 1_000_000,
-  database: ":memory:",
-  platforms,
-  absent: [],
-  tasks: { deadlineMs: 60_000, maxAttempts: 6, maxOutputTokens: 1_000, parkAfterMs: 30_000, livePerClass: 100 },
-  health: { intervalMs: 60_000, timeoutMs: 1_000 },
-  shutdownGraceMs: 1_000,
-  logLevel: "Info"
-})
+export const settingsOf = (...platforms: ReadonlyArray<PlatformSettings>): SettingsShape =>
+  Settings.make({ port: 0, database: ":memory:", platforms })
 
 export const candidate = (platform: PlatformId, weight = 1, notBefore?: number, model = "small") => ({
   platform,
@@ -69,6 +40,7 @@ export const candidate = (platform: PlatformId, weight = 1, notBefore?: number, 
 export const requestOf = (request: Partial<LeaseRequest> = {}): LeaseRequest => ({
   candidates: [candidate(alpha)],
   tokens: { input: 0, maxOutput: 0 },
+  type: "question-answering",
   priority: "MEDIUM",
   tenant: tenant("local"),
   maxWaitMs: 3_600_000,

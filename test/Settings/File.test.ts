@@ -53,6 +53,20 @@ describe("the settings file", () => {
     ])
   })
 
+  it("cuts a wrong item out of a list, and no other", () => {
+    const window = { windowMs: 5000, requests: 1 }
+    const decoded = decode({
+      platforms: { codex: { limits: { windows: [{ windowMs: 1, requests: 0, x: 1 }, window, { ...window, y: 1 }] } } }
+    })
+    expect(decoded.values).toEqual({ platforms: { codex: { limits: { windows: [window] } } } })
+    expect(decoded.mistakes.map(({ path }) => path.slice(4).join(".")).sort()).toEqual([
+      "0.requests",
+      "0.windowMs",
+      "0.x",
+      "2.y"
+    ])
+  })
+
   it.each([["text"], [null], [[]], [5], [undefined]])("ends on %s", (raw) => {
     expect(decode(raw).values).toEqual({})
     expect(decode(raw).mistakes).toHaveLength(1)

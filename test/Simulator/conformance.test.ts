@@ -1,6 +1,6 @@
 import { NodeFileSystem, NodeHttpClient } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, ConfigProvider, Effect, Fiber, Layer, Option, Stream } from "effect"
+import { Chunk, ConfigProvider, Effect, Fiber, Layer, Option, Stream, TestClock } from "effect"
 import { type Call, type Completion, type Delta, estimateInputTokens } from "../../src/Domain/Call.js"
 import type { AttemptFailure } from "../../src/Domain/Failure.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
@@ -99,7 +99,7 @@ describe("the service's clients and the simulator agree", () => {
         expect(joined(deltas), id).toEqual(completion)
         expect(deltas.filter((delta) => delta._tag === "Text").length, id).toBeGreaterThan(2)
         expect(yield* client.listModels, id).toContain(model)
-        expect((yield* client.check).exhaustedUntil, id).toBeUndefined()
+        expect((yield* client.check).readings, id).toEqual([])
       }
     })
   )
@@ -160,8 +160,98 @@ describe("the service's clients and the simulator agree", () => {
         // Only these two say how long to wait.
         if (id === "codex" || id === "gemini") expect(whole, id).toMatchObject({ reason: "rate", retryAfterMs: 30_000 })
       }
-      expect((yield* client("synthetic").check).exhaustedUntil).toBe(30_000)
       expect((yield* running.stats).violations).toBe(8)
+    })
+  )
+
+  it.scoped("on which limit it was that refused", () =>
+    Effect.gen(function* () {
+      const requests = [{ limit: 1, windowMs: 60_000 }]
+      const { client } = yield* team({
+        codex: { limits: { requests } },
+        gemini: { limits: { models: { [models.gemini]: { requests } } } },
+        qwen: { limits: { requests } },
+        synthetic: { limits: { requests: [{ limit: 1, windowMs: 18_000_000 }] } }
+      })
+      const refused = (id: FourIds) =>
+        client(id)
+          .complete(models[id], say("first"))
+          .pipe(Effect.zipRight(Effect.flip(client(id).complete(models[id], say("second")))))
+      const minute = { reason: "rate", unit: "requests", limit: 1, windowMs: 60_000 }
+      expect(yield* refused("codex")).toMatchObject({ ...minute, perModel: undefined })
+      expect(yield* refused("gemini")).toMatchObject({ ...minute, perModel: true })
+      expect(yield* refused("qwen")).toMatchObject({ reason: "rate", unit: "requests" })
+      expect(yield* refused("synthetic")).toMatchObject({ reason: "window", window: "5h" })
+    })
+  )
+
+  it.scoped("on what is left of a minute's limits, by the headers of an answer", () =>
+    Effect.gen(function* () {
+      const limits = {
+        requests: [{ limit: 4, windowMs: 60_000 }],
+        tokens: [{ limit: 10_000, windowMs: 60_000 }],
+        tokensCounted: "input"
+      } as const
+      const { client } = yield* team({ codex: { limits } })
+      const [start] = yield* collect(client("codex"), say("x".repeat(4_000)))
+      expect(start).toEqual({
+        _tag: "Start",
+        limits: [
+          { unit: "requests", windowMs: undefined, limit: 4, remaining: 3, resetsInMs: 60_000 },
+          { unit: "tokens", windowMs: undefined, limit: 10_000, remaining: 9_000, resetsInMs: 60_000 }
+        ]
+      })
+    })
+  )
+
+  it.scoped("on a ChatGPT plan's windows, and on the one that is used up", () =>
+    Effect.gen(function* () {
+      const limits = {
+        requests: [
+          { limit: 1, windowMs: 18_000_000 },
+          { limit: 4, windowMs: 604_800_000 }
+        ]
+      }
+      const { client } = yield* team({ codex: { limits, plan: true } })
+      const [start] = yield* collect(client("codex"), say("first"))
+      const plan = { unit: "percent", limit: 100 }
+      expect(start).toEqual({
+        _tag: "Start",
+        limits: [
+          { ...plan, name: "primary", windowMs: 18_000_000, remaining: 0, resetsInMs: 18_000_000 },
+          { ...plan, name: "secondary", windowMs: 604_800_000, remaining: 75, resetsInMs: 604_800_000 }
+        ]
+      })
+      expect(yield* Effect.flip(collect(client("codex"), say("second")))).toMatchObject({
+        _tag: "QuotaFailure",
+        reason: "window",
+        window: "primary",
+        windowMs: 18_000_000,
+        resetsAt: 18_000_000
+      })
+    })
+  )
+
+  it.scoped("on what Synthetic's quotas say", () =>
+    Effect.gen(function* () {
+      const limits = {
+        requests: [{ limit: 20, windowMs: 18_000_000 }],
+        credits: [{ limitUsd: 0.02, windowMs: 604_800_000 }]
+      }
+      const { client } = yield* team({ synthetic: { limits } })
+      const one = client("synthetic")
+      const rolling = { unit: "requests", name: "5h", windowMs: 18_000_000, limit: 20 }
+      const weekly = { unit: "usd", name: "weekly", windowMs: 604_800_000, limit: 0.02 }
+      expect((yield* one.check).readings).toMatchObject([
+        { ...rolling, remaining: 20 },
+        { ...weekly, remaining: 0.02 }
+      ])
+      yield* one.complete(models.synthetic, say("first"))
+      yield* TestClock.adjust("1 hour")
+      expect((yield* one.check).readings).toMatchObject([
+        { ...rolling, remaining: 19, refillsInMs: 14_400_000 },
+        { ...weekly, remaining: 0.01, refillsInMs: 604_800_000 - 3_600_000 }
+      ])
     })
   )
 
@@ -268,7 +358,7 @@ describe("the service's clients and the simulator agree", () => {
         codex: { requestsPerMinute: 500, tokensPerMinute: 500_000, tokensCounted: "reserved" },
         gemini: { requestsPerMinute: 1_000, windowRequests: 10_000, windowMs: 86_400_000, tokensCounted: "input" },
         qwen: { requestsPerMinute: 600, tokensPerMinute: 1_000_000, tokensCounted: "actual" },
-        synthetic: { windowRequests: 500, windowMs: 18_000_000, maxConcurrent: 1 }
+        synthetic: { windowRequests: 500, windowMs: 18_000_000, maxConcurrent: 4, maxConcurrentPerModel: 1 }
       })
       expect(limits.synthetic?.requestsPerMinute).toBeUndefined()
     })

@@ -108,7 +108,12 @@ describe("tokens in rolling windows", () => {
       expect(fits.headers.get("x-ratelimit-limit-tokens")).toBe("220")
       expect(fits.headers.get("x-ratelimit-remaining-tokens")).toBe("0")
       expect(fits.headers.get("x-ratelimit-reset-tokens")).toBe("1s")
-      expect((yield* running.stats).platforms.codex?.violations).toEqual({ requests: 0, tokens: 1, concurrency: 0 })
+      expect((yield* running.stats).platforms.codex?.violations).toMatchObject({
+        requests: 0,
+        tokens: 1,
+        credits: 0,
+        concurrency: 0
+      })
       yield* TestClock.adjust("1 second")
       expect((yield* call(210)).status).toBe(200)
     })
@@ -148,6 +153,66 @@ describe("tokens in rolling windows", () => {
   )
 })
 
+describe("what one model is allowed, and what it counts", () => {
+  const flash = "hf:zai-org/GLM-4.7-Flash"
+
+  it.scoped("a model's windows hold beside those of the platform", () =>
+    Effect.gen(function* () {
+      const running = yield* limitedTo("codex", {
+        requests: [{ limit: 3, windowMs: 1_000 }],
+        models: { "gpt-6-luna": { requests: [{ limit: 1, windowMs: 1_000 }] } }
+      })
+      const status = (model: string) =>
+        Effect.map(ask(running.baseUrls, "codex", "a", { model }), (reply) => reply.status)
+      expect(yield* status("gpt-6-luna")).toBe(200)
+      expect(yield* status("gpt-6-luna")).toBe(429)
+      expect(yield* status("gpt-6-sol")).toBe(200)
+      expect(yield* status("gpt-6-sol")).toBe(200)
+      expect(yield* status("gpt-6-sol")).toBe(429)
+      expect((yield* running.stats).platforms.codex).toMatchObject({
+        violations: { requests: 2 },
+        limits: { models: { "gpt-6-luna": { requests: [{ limit: 1, used: 1 }] } } }
+      })
+    })
+  )
+
+  it.scoped("a request of a small model counts a part of one, in windows longer than a minute", () =>
+    Effect.gen(function* () {
+      const running = yield* limitedTo("synthetic", {
+        requests: [
+          { limit: 12, windowMs: 60_000 },
+          { limit: 1, windowMs: 18_000_000 }
+        ],
+        models: { [flash]: { requestCost: 0.1 } }
+      })
+      const status = (model: string) =>
+        Effect.map(ask(running.baseUrls, "synthetic", "a", { model }), (reply) => reply.status)
+      for (let call = 0; call < 10; call++) expect(yield* status(flash)).toBe(200)
+      expect(yield* status(flash)).toBe(429)
+      const [minute, fiveHours] = (yield* running.stats).platforms.synthetic?.limits.requests ?? []
+      expect(minute?.used).toBe(10)
+      expect(fiveHours?.used).toBeCloseTo(1)
+      yield* TestClock.adjust("5 hours")
+      expect(yield* status("hf:zai-org/GLM-5.2")).toBe(200)
+      expect(yield* status(flash)).toBe(429)
+    })
+  )
+
+  it.scoped("credits are spent when an answer ends, and come back as it leaves the window", () =>
+    Effect.gen(function* () {
+      const limits = { credits: [{ limitUsd: 0.0001, windowMs: 604_800_000 }] }
+      const running = yield* simulator({ synthetic: { limits } })
+      expect((yield* ask(running.baseUrls, "synthetic", "a", { maxOutputTokens: 100 })).status).toBe(200)
+      const refused = yield* ask(running.baseUrls, "synthetic", "b")
+      expect(refused.status).toBe(429)
+      expect(refused.json).toEqual({ error: expect.stringContaining("Weekly credits") })
+      expect((yield* running.stats).platforms.synthetic?.violations.credits).toBe(1)
+      yield* TestClock.adjust("7 days")
+      expect((yield* ask(running.baseUrls, "synthetic", "c")).status).toBe(200)
+    })
+  )
+})
+
 describe("concurrency", () => {
   const latency = { firstTokenMs: { median: 3_600_000, sigma: 0 }, tokenMs: { median: 0, sigma: 0 } }
 
@@ -171,6 +236,28 @@ describe("concurrency", () => {
         inFlight: 0,
         maxInFlight: 2
       })
+    })
+  )
+
+  it.scoped("counts each model by itself where its places are its own", () =>
+    Effect.gen(function* () {
+      const limits = { maxConcurrentPerModel: 1, models: { "hf:moonshotai/Kimi-K3": { maxConcurrent: 2 } } }
+      const running = yield* simulator({ synthetic: { latency, limits: { ...limits, maxConcurrent: 3 } } })
+      const call = (model: string) => Effect.fork(ask(running.baseUrls, "synthetic", "a", { model }))
+      const first = yield* call("hf:zai-org/GLM-5.2")
+      yield* inFlight(running, "synthetic", 1)
+      const refused = yield* call("hf:zai-org/GLM-5.2")
+      yield* passing("25 millis", refused)
+      expect((yield* refused).status).toBe(429)
+      const second = yield* call("hf:zai-org/GLM-4.7-Flash")
+      const third = yield* call("hf:moonshotai/Kimi-K3")
+      yield* inFlight(running, "synthetic", 3)
+      const fourth = yield* call("hf:openai/gpt-oss-120b")
+      yield* passing("25 millis", fourth)
+      expect((yield* fourth).status).toBe(429)
+      yield* TestClock.adjust("1 hour")
+      for (const answered of [first, second, third]) expect((yield* answered).status).toBe(200)
+      expect((yield* running.stats).platforms.synthetic).toMatchObject({ violations: { concurrency: 2 }, inFlight: 0 })
     })
   )
 
@@ -244,6 +331,75 @@ describe("each platform's own 429", () => {
       const day = yield* ask(running.baseUrls, "gemini", "d")
       expect(at(details(day, "QuotaFailure"), "violations", 0, "quotaId")).toContain("PerDay")
       expect(at(details(day, "RetryInfo"), "retryDelay")).toBe("86280s")
+    })
+  )
+
+  it.scoped("Gemini: whose limit it is, of which size, and whether of one model", () =>
+    Effect.gen(function* () {
+      const running = yield* limitedTo("gemini", {
+        requests: [{ limit: 1, windowMs: 30_000 }],
+        tokens: [{ limit: 1_000, windowMs: 60_000 }],
+        tokensCounted: "input",
+        models: {
+          "gemini-2.5-pro": { requests: [{ limit: 5, windowMs: 86_400_000 }], tokens: [{ limit: 2, windowMs: 60_000 }] }
+        }
+      })
+      const violation = (reply: Effect.Effect.Success<ReturnType<typeof ask>>) =>
+        at(reply.json, "error", "details", 0, "violations", 0)
+      const large = yield* ask(running.baseUrls, "gemini", "x".repeat(4_004))
+      expect(violation(large)).toMatchObject({
+        quotaId: "GenerateContentInputTokensPerMinute",
+        quotaValue: "1000",
+        quotaDimensions: { location: "global" }
+      })
+      const ofModel = yield* ask(running.baseUrls, "gemini", "x".repeat(12), { model: "gemini-2.5-pro" })
+      expect(violation(ofModel)).toMatchObject({
+        quotaId: "GenerateContentInputTokensPerModelPerMinute",
+        quotaValue: "2",
+        quotaDimensions: { location: "global", model: "gemini-2.5-pro" }
+      })
+      yield* ask(running.baseUrls, "gemini", "a")
+      const requests = yield* ask(running.baseUrls, "gemini", "b")
+      expect(violation(requests)).toMatchObject({ quotaId: "GenerateRequestsPer30SecondsPerProject", quotaValue: "1" })
+    })
+  )
+
+  it.scoped("a ChatGPT plan: its two windows in percent, and when each is there again", () =>
+    Effect.gen(function* () {
+      const limits = {
+        requests: [
+          { limit: 100, windowMs: 60_000 },
+          { limit: 8, windowMs: 604_800_000 },
+          { limit: 3, windowMs: 18_000_000 }
+        ]
+      }
+      const running = yield* simulator({ codex: { limits, plan: true } })
+      const first = yield* ask(running.baseUrls, "codex", "a")
+      const told = (reply: typeof first) =>
+        Object.fromEntries([...reply.headers].filter(([name]) => /^x-(codex|ratelimit)/.test(name)))
+      expect(told(first)).toEqual({
+        "x-codex-primary-used-percent": "33.33",
+        "x-codex-primary-window-minutes": "300",
+        "x-codex-primary-reset-at": "18000",
+        "x-codex-secondary-used-percent": "12.5",
+        "x-codex-secondary-window-minutes": "10080",
+        "x-codex-secondary-reset-at": "604800"
+      })
+      yield* TestClock.adjust("1 hour")
+      yield* ask(running.baseUrls, "codex", "b")
+      yield* ask(running.baseUrls, "codex", "c")
+      const refused = yield* ask(running.baseUrls, "codex", "d")
+      expect(refused.status).toBe(429)
+      expect(refused.json).toMatchObject({
+        error: { type: "usage_limit_reached", resets_at: 18_000, resets_in_seconds: 14_400 }
+      })
+      expect(told(refused)).toMatchObject({
+        "x-codex-primary-used-percent": "100",
+        "x-codex-primary-reset-at": "18000",
+        "x-codex-secondary-used-percent": "37.5"
+      })
+      yield* TestClock.adjust("4 hours")
+      expect((yield* ask(running.baseUrls, "codex", "e")).status).toBe(200)
     })
   )
 

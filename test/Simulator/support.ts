@@ -92,19 +92,24 @@ export const ask = (
   baseUrls: Readonly<Record<FourIds, string>>,
   id: FourIds,
   prompt: string,
-  options: { readonly stream?: boolean; readonly maxOutputTokens?: number; readonly key?: string | null } = {}
+  options: {
+    readonly stream?: boolean
+    readonly maxOutputTokens?: number
+    readonly key?: string | null
+    readonly model?: string
+  } = {}
 ): Effect.Effect<Reply> => {
-  const { maxOutputTokens, stream = false } = options
+  const { maxOutputTokens, model = models[id], stream = false } = options
   const base = baseUrls[id]
   const key = options.key === undefined ? {} : { key: options.key }
   switch (id) {
     case "codex":
       return send(`${base}/responses`, {
         ...key,
-        body: { model: models.codex, input: prompt, stream, max_output_tokens: maxOutputTokens }
+        body: { model, input: prompt, stream, max_output_tokens: maxOutputTokens }
       })
     case "gemini":
-      return send(`${base}/models/${models.gemini}:${stream ? "streamGenerateContent?alt=sse" : "generateContent"}`, {
+      return send(`${base}/models/${model}:${stream ? "streamGenerateContent?alt=sse" : "generateContent"}`, {
         ...key,
         body: { contents: [{ role: "user", parts: [{ text: prompt }] }], generationConfig: { maxOutputTokens } }
       })
@@ -113,7 +118,7 @@ export const ask = (
       return send(`${base}/chat/completions`, {
         ...key,
         body: {
-          model: models[id],
+          model,
           messages: [{ role: "user", content: prompt }],
           max_tokens: maxOutputTokens,
           ...(stream ? { stream, stream_options: { include_usage: true } } : {})

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, TestClock } from "effect"
 import { ask, at, events, maybeAt, models, numberAt, send, simulator, textAt } from "./support.js"
 
 const text = (tokens: number) => ({ answerTokens: { median: tokens, sigma: 0 } })
@@ -380,15 +380,20 @@ describe("Gemini", () => {
 describe("Synthetic", () => {
   it.scoped("tells its quotas in the live shape", () =>
     Effect.gen(function* () {
-      const limits = { requests: [{ limit: 4, windowMs: 18_000_000 }] }
+      const limits = {
+        requests: [{ limit: 4, windowMs: 18_000_000 }],
+        credits: [{ limitUsd: 24, windowMs: 604_800_000 }]
+      }
       const running = yield* simulator({ synthetic: { limits } })
       for (let call = 0; call < 3; call++) yield* ask(running.baseUrls, "synthetic", `call ${call}`)
       const quotas = () => send(running.quotasUrl ?? "")
       expect((yield* quotas()).json).toMatchObject({
         subscription: { limit: 4, requests: 3, renewsAt: expect.any(String) },
         weeklyTokenLimit: {
-          percentRemaining: expect.any(Number),
+          percentRemaining: 99.99,
           maxCredits: "$24.00",
+          remainingCredits: "$23.99",
+          nextRegenCredits: "$0.48",
           nextRegenAt: expect.any(String)
         },
         rollingFiveHourLimit: {
@@ -404,6 +409,37 @@ describe("Synthetic", () => {
       expect(used).toMatchObject({ remaining: 0, limited: true })
       expect(Date.parse(textAt(used, "nextTickAt"))).toBe(18_000_000)
       expect((yield* running.stats).platforms.synthetic).toMatchObject({ received: 4, otherRequests: 2 })
+    })
+  )
+
+  it.scoped("gives requests back a twentieth at a time, when its quotas say so", () =>
+    Effect.gen(function* () {
+      const running = yield* simulator({ synthetic: { limits: { requests: [{ limit: 40, windowMs: 18_000_000 }] } } })
+      const status = (name: string) => Effect.map(ask(running.baseUrls, "synthetic", name), (reply) => reply.status)
+      for (let call = 0; call < 40; call++) {
+        expect(yield* status(`call ${call}`)).toBe(200)
+        yield* TestClock.adjust("1 minute")
+      }
+      const rolling = () => Effect.map(send(running.quotasUrl ?? ""), (reply) => at(reply.json, "rollingFiveHourLimit"))
+      // Two of forty: the second call was made a minute after the start.
+      const tickMs = 18_000_000 + 60_000
+      expect(Date.parse(textAt(yield* rolling(), "nextTickAt"))).toBe(tickMs)
+      yield* TestClock.setTime(tickMs - 1)
+      expect(numberAt(yield* rolling(), "remaining")).toBe(1)
+      yield* TestClock.setTime(tickMs)
+      expect(numberAt(yield* rolling(), "remaining")).toBe(2)
+      expect([yield* status("a"), yield* status("b"), yield* status("c")]).toEqual([200, 200, 429])
+    })
+  )
+
+  it.scoped("says nothing of limits that it does not have", () =>
+    Effect.gen(function* () {
+      const running = yield* simulator({ synthetic: { limits: { requests: [{ limit: 4, windowMs: 60_000 }] } } })
+      const { json } = yield* send(running.quotasUrl ?? "")
+      expect(json).toMatchObject({ search: { hourly: { limit: 250 } } })
+      expect(json).not.toHaveProperty("rollingFiveHourLimit")
+      expect(json).not.toHaveProperty("subscription")
+      expect(json).not.toHaveProperty("weeklyTokenLimit")
     })
   )
 })

@@ -186,6 +186,7 @@ const delegationOverhead = (simulator: RunningSimulator) => {
         priority: "MEDIUM",
         tenant: TenantId.make("bench"),
         deadline: Date.now() + 60_000,
+        id: "task",
         attemptsMade: 0,
         attemptsSpent: 0,
         maxWaitMs: 60_000,

@@ -1,0 +1,14 @@
+import { Schema } from "effect"
+
+/** What comes in is taken as it is described: an unknown parameter is a mistake, and all mistakes are told at once. */
+export const strict = { parseOptions: { onExcessProperty: "error", errors: "all" } } as const
+
+/** How many entries one page of a list holds: 1 to 200, 50 by default. */
+export const PageSize = Schema.NumberFromString.pipe(Schema.int(), Schema.between(1, 200)).annotations({
+  jsonSchema: { type: "integer", minimum: 1, maximum: 200, default: 50 }
+})
+
+/** The number of an event, from which a reader goes on. */
+export const EventNumber = Schema.NumberFromString.pipe(Schema.int(), Schema.nonNegative()).annotations({
+  jsonSchema: { type: "integer", minimum: 0 }
+})

@@ -1,0 +1,28 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import { Effect } from "effect"
+
+/**
+ * What the resource manager keeps over restarts: each platform's books, the changes made to its limits by hand, and its
+ * history. Instants are epoch milliseconds, JSON is text.
+ */
+export const resources = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+
+  yield* sql`CREATE TABLE platform_books (
+    platform TEXT PRIMARY KEY,
+    books TEXT NOT NULL
+  )`
+
+  yield* sql`CREATE TABLE platform_limits (
+    platform TEXT PRIMARY KEY,
+    patch TEXT NOT NULL
+  )`
+
+  yield* sql`CREATE TABLE platform_events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    platform TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body TEXT NOT NULL
+  )`
+  yield* sql`CREATE INDEX platform_events_by_platform ON platform_events (platform, id)`
+})
