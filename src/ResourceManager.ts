@@ -27,6 +27,7 @@ import { Settings } from "./Settings.js"
 
 export type { BreakerTransition } from "./ResourceManager/Breaker.js"
 export type { LeaseRequest, Outlook } from "./ResourceManager/Dispatcher.js"
+export { PlatformBudget } from "./ResourceManager/PlatformBudget.js"
 export type { Exhausted } from "./ResourceManager/Quota.js"
 export { ResourceStore, ResourceStoreFailed } from "./ResourceManager/ResourceStore.js"
 
@@ -220,9 +221,6 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         })
 
       // nothing is granted before the disk tells what a crash could lose
-      if (store.isDurable) yield* save(() => [...budgets.keys()], false)
-
-      // what a crash leaves to be counted is bounded only by what was saved before the first grant
       if (store.isDurable) yield* save(() => [...budgets.keys()], false)
 
       const record = Effect.suspend(() => {

@@ -310,6 +310,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
    * give up before every platform that is open to them is back.
    */
   const refuseHopeless = (now: Now): void => {
+    // of calls to which nothing is open yet: when every platform is back, whatever the model
     let latest = now.ms
     for (const slot of slots.values()) latest = Math.max(latest, slot.heldUntil("", now))
     for (const priority of WaitingLine.priorities) {
@@ -605,13 +606,13 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   }
 
   /** Budgets pace the lower priorities while those wait for their windows. Whether one of them does so no more. */
-  const tellBacklog = (now: Now): boolean => {
+  const tellBacklog = (): boolean => {
     let isPaceOver = false
     for (const slot of slots.values()) {
       const hasBacklog = short.has(slot) && SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
       if (hasBacklog === slot.hasBacklog) continue
       slot.hasBacklog = hasBacklog
-      slot.budget.setBacklog(hasBacklog, now)
+      slot.budget.setBacklog(hasBacklog)
       isPaceOver ||= !hasBacklog && SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
     }
     return isPaceOver
@@ -621,7 +622,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     for (let isFirst = true; ; isFirst = false) {
       while (pass(now)) {}
       // who is paced no longer may go at once
-      if (tellBacklog(now) && isFirst) continue
+      if (tellBacklog() && isFirst) continue
       const late = line.expired(now.ms)
       if (late.length === 0) return
       for (const ticket of late) refuse(ticket, unavailable(ticket, now))

@@ -151,7 +151,7 @@ export interface Ledger {
   /** Takes in what the passing of time alone has changed; what changes the books and what asks of them does so too. */
   readonly review: (at: number) => void
   readonly rampTo: (fraction: number, at: number) => void
-  readonly setBacklog: (isWaitedFor: boolean, at: number) => void
+  readonly setBacklog: (isWaitedFor: boolean) => void
   readonly configure: (limits: PlatformLimits, at: number) => void
   readonly save: (now: Now) => Pick<SavedBudget, "buckets" | "ratios"> & { readonly confirm: () => void }
   readonly wantsSave: () => boolean
@@ -189,9 +189,9 @@ export const make = (
     }
   }
 
-  const add = (identity: Bucket.Identity, at: number): Bucket.Bucket => {
+  const add = (identity: Bucket.Identity): Bucket.Bucket => {
     const bucket = Bucket.make(identity, rules)
-    bucket.window.setBacklog(isBacklogged, at)
+    bucket.window.setBacklog(isBacklogged)
     buckets.set(Bucket.keyOf(identity), bucket)
     return bucket
   }
@@ -214,7 +214,7 @@ export const make = (
       if (forgotten === undefined) return undefined
       buckets.delete(Bucket.keyOf(forgotten.identity()))
     }
-    const made = add(identity, at)
+    const made = add(identity)
     index()
     return made
   }
@@ -274,7 +274,7 @@ export const make = (
       const bucket = replaced ?? Bucket.make(identity, rules)
       old.delete(Bucket.keyOf(bucket.identity()))
       bucket.configure(identity, limit, rules, at)
-      bucket.window.setBacklog(isBacklogged, at)
+      bucket.window.setBacklog(isBacklogged)
       buckets.set(key, bucket)
     }
     for (const [key, bucket] of old) if (bucket.configured() === undefined) buckets.set(key, bucket)
@@ -677,10 +677,10 @@ export const make = (
       reviewAll(at)
     },
 
-    setBacklog: (isWaitedFor, at) => {
+    setBacklog: (isWaitedFor) => {
       if (isWaitedFor === isBacklogged) return
       isBacklogged = isWaitedFor
-      for (const { window } of buckets.values()) window.setBacklog(isWaitedFor, at)
+      for (const { window } of buckets.values()) window.setBacklog(isWaitedFor)
     },
 
     configure: setLimits,

@@ -68,7 +68,7 @@ export interface Budget {
   /** The part of rate and concurrency that may be used from now on, 0 to 1 (a breaker's ramp). */
   readonly rampTo: (fraction: number, now: Now) => void
   /** Whether, from now on, calls wait that may not use the reserve: while they do, no burst is saved up for them. */
-  readonly setBacklog: (isWaitedFor: boolean, now: Now) => void
+  readonly setBacklog: (isWaitedFor: boolean) => void
   /** Other limits from now on; what counts against those that stay goes on counting. */
   readonly configure: (limits: PlatformLimits, now: Now) => void
   /** When time alone changes a limit next, other than by what ages. */
@@ -219,7 +219,7 @@ export const makeLocal = (settings: Pick<PlatformSettings, "limits" | "prices">)
       permits.rampTo(fraction)
       ledger.rampTo(fraction, now.ms)
     },
-    setBacklog: (isWaitedFor, now) => ledger.setBacklog(isWaitedFor, now.ms),
+    setBacklog: ledger.setBacklog,
     configure: (limits, now) => {
       permits.configure(limits)
       ledger.configure(limits, now.ms)

@@ -100,8 +100,8 @@ export interface Window {
   readonly nextFreeAt: (at: number) => number | undefined
   readonly setLevels: (levels: Levels) => void
   readonly setLength: (windowMs: number) => void
-  /** Whether lower calls wait: while they do, they are served evenly. */
-  readonly setBacklog: (isWaitedFor: boolean, at: number) => void
+  /** Whether lower calls wait: while they do, a window that holds them back serves them evenly. */
+  readonly setBacklog: (isWaitedFor: boolean) => void
   /** What ages, in few slices, each with the instant of its latest entry. */
   readonly aged: (at: number) => ReadonlyArray<readonly [since: number, amount: number]>
   /** Counts what was spent since an earlier instant; in the order of the instants, before anything else. */
@@ -131,6 +131,8 @@ export const make = (initialMs: number): Window => {
   let othersHead = 0
   let othersHeld = 0
   let isBacklogged = false
+  /** Whether it is this window that lower calls wait for: another limit of theirs must not slow down this one. */
+  let isHeldBack = false
   /** On the even pace the next lower call is due at this instant. */
   let evenAt = 0
   /** HIGH calls have drawn something within a window's length before this. */
@@ -234,18 +236,27 @@ export const make = (initialMs: number): Window => {
   }
 
   /** On the even pace the schedule counts, not the moment at which a timer came. */
-  const isTooEarly = (at: number): boolean => isBacklogged && evenAt > at
+  const isTooEarly = (at: number): boolean => isHeldBack && evenAt > at
+
+  const holdBack = (at: number): false => {
+    if (isBacklogged && !isHeldBack) {
+      isHeldBack = true
+      evenAt = Math.max(evenAt, at)
+    }
+    return false
+  }
 
   const fits = (amount: number, mayUseReserve: boolean, at: number): boolean => {
     if (levels.capacity === Number.POSITIVE_INFINITY) return true
     const now = used(at)
     const free = levels.capacity + tolerance - now - clamp(amount)
     if (mayUseReserve) return free >= 0
-    if (free < 0 || isTooEarly(at)) return false
+    if (isTooEarly(at)) return false
+    if (free < 0) return holdBack(at)
     if (now <= tolerance) return true
     const spare = free - reserveAt(at) + levels.rounding
     // never more than the whole spread is kept, and nothing of less than nothing
-    return spare >= levels.rounding && (spare >= levels.spread || spare >= shortfall(at))
+    return (spare >= levels.rounding && (spare >= levels.spread || spare >= shortfall(at))) || holdBack(at)
   }
 
   const earliestForHigh = (amount: number, at: number, taken: number): number => {
@@ -270,7 +281,7 @@ export const make = (initialMs: number): Window => {
     const limit = capacity - clamp(amount) - reserve
     // from here on even the whole spread leaves room enough
     const isClear = (): boolean => level <= limit + tolerance && level + spread <= limit + rounding + tolerance
-    let found = isBacklogged ? Math.max(at, taken > 0 ? evenAfter(taken, at) : evenAt) : at
+    let found = isHeldBack ? Math.max(at, taken > 0 ? evenAfter(taken, at) : evenAt) : at
     if (level <= tolerance || isClear()) return found
     const isEnough = visitReleases((freeAt, freed) => {
       const fitsAt = level > limit + tolerance ? freeAt : freeAt - ((limit + rounding - level) * kept) / spread
@@ -368,7 +379,7 @@ export const make = (initialMs: number): Window => {
       if (mayUseReserve) highUntil = at + kept
       pending += amount
       pendingCount += 1
-      if (isBacklogged) evenAt = evenAfter(amount, at)
+      if (isHeldBack) evenAt = evenAfter(amount, at)
       return { amount, slice: undefined, isGone: false, isFinal, ownAtGrant: aged + pending }
     },
 
@@ -476,9 +487,9 @@ export const make = (initialMs: number): Window => {
       known = undefined
     },
 
-    setBacklog: (isWaitedFor, at) => {
-      if (isWaitedFor && !isBacklogged) evenAt = Math.max(evenAt, at)
+    setBacklog: (isWaitedFor) => {
       isBacklogged = isWaitedFor
+      if (!isWaitedFor) isHeldBack = false
     },
 
     aged: (at) => {

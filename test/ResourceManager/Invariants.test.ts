@@ -570,21 +570,21 @@ describe("whatever happens in whatever order", () => {
     limits: limitsArbitrary,
     inputRatio: FastCheck.integer({ min: 0, max: 200 }).map((percent) => percent / 100)
   })
-  const holds = (mix: Mix, numRuns: number): void =>
-    FastCheck.assert(
-      FastCheck.property(options, schedule, (world, actions) => play(world, actions, mix)),
-      { numRuns, seed: 1 }
-    )
+  // each in parts: one long synchronous test starves the runner
+  const holds = (what: string, mix: Mix, parts: number): void => {
+    for (let seed = 1; seed <= parts; seed++) {
+      it(`${what} (${seed} of ${parts})`, () => {
+        FastCheck.assert(
+          FastCheck.property(options, schedule, (world, actions) => play(world, actions, mix)),
+          { numRuns: 100, seed }
+        )
+      }, 60_000)
+    }
+  }
 
-  it(
-    "no window of any limit is exceeded, permits match, failures keep to their scope, nobody who could start waits",
-    () => holds("alike", 400),
-    120_000
-  )
-
-  it("the same with calls of many sizes, however their tokens are counted", () => holds("sizes", 300), 120_000)
-
-  it("the same of several models, each with its own limits and breaker", () => holds("models", 300), 120_000)
+  holds("no limit is exceeded, permits match, failures keep to their scope, nobody who could start waits", "alike", 4)
+  holds("the same with calls of many sizes, however their tokens are counted", "sizes", 3)
+  holds("the same of several models, each with its own limits and breaker", "models", 3)
 })
 
 // The same through the service itself: fibers that wait, are interrupted, and die with their process
@@ -795,7 +795,7 @@ const through = (
   }).pipe(Effect.scoped, Effect.orDie)
 
 describe("the service, whatever happens in whatever order", () => {
-  it("exceeds no window of any limit, loses no wait, and gives every permit back", async () => {
+  it("exceeds no limit, loses no wait, and gives every permit back", async () => {
     const schedule = FastCheck.array(step, { maxLength: 20, size: "max" })
     await FastCheck.assert(
       FastCheck.asyncProperty(limitsArbitrary, schedule, (limits, steps) =>

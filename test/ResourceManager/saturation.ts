@@ -85,7 +85,7 @@ export const saturate = (load: Load): ReadonlyArray<Granted> => {
       lower = load.lower()
     }
     const limitedBy = budget.shortage(lower, at())
-    budget.setBacklog(limitedBy !== undefined && !limitedBy.reason.includes("concurrent"), at())
+    budget.setBacklog(limitedBy !== undefined && !limitedBy.reason.includes("concurrent"))
     const due = Math.min(
       high !== undefined && highSince.length > 0 ? budget.earliest(high.ask, at()) : budget.earliest(lower, at()),
       timed[0]?.at ?? Number.POSITIVE_INFINITY
