@@ -3,6 +3,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import { Chunk, Context, Effect, Layer, Option, PubSub, Queue, Schema, Stream } from "effect"
 import { isFinal, type TaskEvent, TaskEventBody } from "./Domain/Event.js"
 import { isTerminal, type TaskId, type TaskState } from "./Domain/Task.js"
+import { SqlWriter } from "./Sql/Writer.js"
 
 /** Events read from the store at once. */
 const pageSize = 100
@@ -27,19 +28,32 @@ interface Watched {
 export class Events extends Context.Tag("dream-team/Events")<
   Events,
   {
-    /** Stores a task's events in order, inside the transaction of what they tell of. */
+    /** Stores a task's events in order, inside the write of what they tell of; its commit wakes their readers. */
     readonly append: (taskId: TaskId, at: number, bodies: ReadonlyArray<TaskEventBody>) => Effect.Effect<void, SqlError>
-    /** Wakes the readers of these tasks; called once the transaction that appended is committed. */
-    readonly committed: (taskIds: Iterable<TaskId>) => Effect.Effect<void>
     /** A task's events after `after`, then those to come; ends once the task has ended and all was read. */
     readonly stream: (taskId: TaskId, after: number) => Stream.Stream<TaskEvent, SqlError>
   }
 >() {
-  static readonly layer: Layer.Layer<Events, never, SqlClient.SqlClient> = Layer.effect(
+  static readonly layer: Layer.Layer<Events, never, SqlClient.SqlClient | SqlWriter> = Layer.effect(
     Events,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
+      const writer = yield* SqlWriter
       const watched = new Map<TaskId, Watched>()
+      /** Tasks with events that their readers were not told of yet; one too many does no harm. */
+      const touched = new Set<TaskId>()
+      const wakeReaders = Effect.suspend(() => {
+        const tasks = [...touched]
+        touched.clear()
+        return Effect.forEach(
+          tasks,
+          (taskId) => {
+            const entry = watched.get(taskId)
+            return entry === undefined ? Effect.void : PubSub.publish(entry.signals, undefined)
+          },
+          { discard: true }
+        )
+      })
 
       const watch = (taskId: TaskId) =>
         Effect.acquireRelease(
@@ -92,18 +106,15 @@ export class Events extends Context.Tag("dream-team/Events")<
         append: (taskId, at, bodies) =>
           bodies.length === 0
             ? Effect.void
-            : sql`INSERT INTO events ${sql.insert(
-                bodies.map((body) => ({ task_id: taskId, at, body: JSON.stringify(body) }))
-              )}`,
-        committed: (taskIds) =>
-          Effect.forEach(
-            taskIds,
-            (taskId) => {
-              const entry = watched.get(taskId)
-              return entry === undefined ? Effect.void : PubSub.publish(entry.signals, undefined)
-            },
-            { discard: true }
-          ),
+            : Effect.suspend(() => {
+                touched.add(taskId)
+                return Effect.zipRight(
+                  writer.afterCommit(wakeReaders),
+                  sql`INSERT INTO events ${sql.insert(
+                    bodies.map((body) => ({ task_id: taskId, at, body: JSON.stringify(body) }))
+                  )}`
+                )
+              }),
         stream
       }
     })

@@ -10,6 +10,7 @@ import { resources } from "./Sql/0002_resources.js"
 import { routing } from "./Sql/0003_routing.js"
 import { drains } from "./Sql/0004_drains.js"
 import { DatabaseUnavailable, explain, locate, own } from "./Sql/Ownership.js"
+import { SqlWriter } from "./Sql/Writer.js"
 
 export { DatabaseUnavailable } from "./Sql/Ownership.js"
 
@@ -56,19 +57,28 @@ const open = (filename: string) =>
     Effect.provide(Reactivity.layer)
   )
 
+/** A database and the one fiber that writes to it. */
+type Database = SqlClient.SqlClient | SqlWriter
+
 /** The database: SQLite, every commit on disk before it is answered, one process per file. */
 export const Sql = {
   /** The file of the settings (`:memory:` for none). Fails where it is damaged, not writable, or another process's. */
-  layer: Layer.scopedContext(
-    Effect.gen(function* () {
-      const { database } = yield* Settings
-      if (database === ":memory:") return yield* open(database)
-      const file = yield* locate(database)
-      yield* own(file)
-      return yield* open(file)
-    })
-  ) satisfies Layer.Layer<SqlClient.SqlClient, DatabaseUnavailable, Settings>,
+  layer: Layer.provideMerge(
+    SqlWriter.layer,
+    Layer.scopedContext(
+      Effect.gen(function* () {
+        const { database } = yield* Settings
+        if (database === ":memory:") return yield* open(database)
+        const file = yield* locate(database)
+        yield* own(file)
+        return yield* open(file)
+      })
+    )
+  ) satisfies Layer.Layer<Database, DatabaseUnavailable, Settings>,
 
   /** A database in memory, empty, gone with its scope. */
-  layerMemory: Layer.scopedContext(open(":memory:")) satisfies Layer.Layer<SqlClient.SqlClient, DatabaseUnavailable>
+  layerMemory: Layer.provideMerge(SqlWriter.layer, Layer.scopedContext(open(":memory:"))) satisfies Layer.Layer<
+    Database,
+    DatabaseUnavailable
+  >
 }

@@ -22,6 +22,7 @@ import {
 } from "./Domain/Task.js"
 import type { Usage } from "./Domain/Usage.js"
 import { Events } from "./Events.js"
+import { SqlWriter, unavailable } from "./Sql/Writer.js"
 import {
   type AttemptRow,
   attemptOf,
@@ -39,7 +40,6 @@ import {
   taskColumns,
   taskOf
 } from "./TaskStore/Rows.js"
-import { makeWriter, unavailable } from "./TaskStore/Writer.js"
 
 /** Another owner has the task now, or it has ended: what was to be written is void, and the writer has to stop. */
 export class OwnershipLost extends Schema.TaggedError<OwnershipLost>()("OwnershipLost", { id: TaskId }) {}
@@ -217,28 +217,21 @@ export class TaskStore extends Context.Tag("dream-team/TaskStore")<
     readonly nextInstant: Effect.Effect<Option.Option<number>, ServiceUnavailable>
   }
 >() {
-  static readonly layer: Layer.Layer<TaskStore, ServiceUnavailable, SqlClient.SqlClient | Events> = Layer.scoped(
-    TaskStore,
-    Effect.suspend(() => make)
-  )
+  static readonly layer: Layer.Layer<TaskStore, ServiceUnavailable, SqlClient.SqlClient | SqlWriter | Events> =
+    Layer.scoped(
+      TaskStore,
+      Effect.suspend(() => make)
+    )
 }
 
 const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const events = yield* Events
 
-  const touched = new Set<TaskId>()
-  const writer = yield* makeWriter({
-    starting: Effect.sync(() => touched.clear()),
-    committed: Effect.suspend(() => events.committed(touched))
-  })
+  const writer = yield* SqlWriter
 
-  /** Appends events and has their readers woken after the commit. */
   const record = (id: TaskId, at: number, ...bodies: ReadonlyArray<TaskEventBody>): Effect.Effect<void, SqlError> =>
-    Effect.suspend(() => {
-      touched.add(id)
-      return events.append(id, at, bodies)
-    })
+    events.append(id, at, bodies)
 
   const read = <A>(query: Effect.Effect<A, SqlError | ParseResult.ParseError>): Effect.Effect<A, ServiceUnavailable> =>
     query.pipe(
@@ -309,6 +302,14 @@ const make = Effect.gen(function* () {
       (rows) => (rows.length === 0 ? [] : [event])
     )
   }
+
+  /** What belongs to the end of a task, whoever brings it about: part of the write that ends it. */
+  const ended = (
+    id: TaskId,
+    at: number,
+    attempts: ReadonlyArray<TaskEventBody>,
+    end: Extract<TaskEventBody, { type: "task.succeeded" | "task.failed" | "task.cancelled" }>
+  ): Effect.Effect<void, SqlError> => record(id, at, ...attempts, end)
 
   const taskRow = (tenant: TenantId, id: TaskId) =>
     Effect.map(
@@ -499,10 +500,11 @@ const make = Effect.gen(function* () {
                 platform = ${end.result.platform}, claim_epoch = NULL, updated_at = ${now}, finished_at = ${now}
               WHERE ${ownedBy(claim)} RETURNING id`,
             follow: Effect.gen(function* () {
-              const ended = yield* Effect.forEach([...Option.toArray(end.attempt), ...(end.others ?? [])], (attempt) =>
-                endAttempt(claim.id, now, attempt)
+              const attempts = yield* Effect.forEach(
+                [...Option.toArray(end.attempt), ...(end.others ?? [])],
+                (attempt) => endAttempt(claim.id, now, attempt)
               )
-              yield* record(claim.id, now, ...ended.flat(), { type: "task.succeeded", platform: end.result.platform })
+              yield* ended(claim.id, now, attempts.flat(), { type: "task.succeeded", platform: end.result.platform })
             })
           }
         : {
@@ -511,8 +513,8 @@ const make = Effect.gen(function* () {
                 updated_at = ${now}, finished_at = ${now}
               WHERE ${ownedBy(claim)} RETURNING id`,
             follow: Effect.gen(function* () {
-              const ended = yield* cutAttempts(claim.id, now, "interrupted")
-              yield* record(claim.id, now, ...ended, { type: "task.failed", error: end.error })
+              const attempts = yield* cutAttempts(claim.id, now, "interrupted")
+              yield* ended(claim.id, now, attempts, { type: "task.failed", error: end.error })
             })
           }
     )
@@ -547,8 +549,8 @@ const make = Effect.gen(function* () {
         (rows) =>
           rows.length === 0
             ? Effect.void
-            : Effect.flatMap(cutAttempts(id, now, "ignored"), (ended) =>
-                record(id, now, ...ended, { type: "task.cancelled" })
+            : Effect.flatMap(cutAttempts(id, now, "ignored"), (attempts) =>
+                ended(id, now, attempts, { type: "task.cancelled" })
               )
       )
     )
@@ -600,7 +602,7 @@ const make = Effect.gen(function* () {
                 error = ${poisoned ? JSON.stringify(error) : null}, finished_at = ${poisoned ? now : null},
                 updated_at = ${now}
               WHERE id = ${id}`
-            yield* record(id, now, ...cut, ...(poisoned ? [{ type: "task.failed", error } as const] : []))
+            yield* poisoned ? ended(id, now, cut, { type: "task.failed", error }) : record(id, now, ...cut)
           }),
         { discard: true }
       )
@@ -655,7 +657,7 @@ const make = Effect.gen(function* () {
               UPDATE tasks SET state = 'failed', error = ${JSON.stringify(error)}, wake_at = NULL, waiting_why = NULL,
                 updated_at = ${now}, finished_at = ${now}
               WHERE seq = ${seq}`
-            yield* record(id, now, { type: "task.failed", error })
+            yield* ended(id, now, [], { type: "task.failed", error })
           }),
         { discard: true }
       )

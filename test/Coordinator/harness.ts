@@ -10,6 +10,7 @@ import { type Task, type TaskId, type TaskState, type TaskSubmission, TenantId }
 import { Events } from "../../src/Events.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
 import { Settings, type SettingsShape } from "../../src/Settings.js"
+import type { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { TaskStore } from "../../src/TaskStore.js"
 import { TaskValidator } from "../../src/TaskValidator.js"
@@ -183,7 +184,7 @@ export const storeLayer = TaskStore.layer.pipe(Layer.provideMerge(Events.layer))
 
 /** A coordinator on the given database, alive until the scope closes. */
 export const startOn = (
-  client: Layer.Layer<SqlClient>,
+  client: Layer.Layer<SqlClient | SqlWriter>,
   script: Script,
   options: { readonly settings?: SettingsShape; readonly detector?: Layer.Layer<PlatformDetector> } = {}
 ) =>

@@ -7,6 +7,7 @@ import { Effect, Exit, Layer, Option, Scope, TestClock } from "effect"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
 import { TaskId } from "../../src/Domain/Task.js"
 import { Settings } from "../../src/Settings.js"
+import type { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { type ClaimedTask, TaskStore } from "../../src/TaskStore.js"
 import {
@@ -52,7 +53,7 @@ const newTask = (store: TaskStore["Type"], n: number) =>
 
 /** An owner that claims, starts attempts where told to, and is gone without a word. */
 const deadOwner = (
-  client: Layer.Layer<SqlClient>,
+  client: Layer.Layer<SqlClient | SqlWriter>,
   work: (store: TaskStore["Type"]) => Effect.Effect<unknown, unknown>
 ) =>
   Effect.flatMap(TaskStore, work).pipe(Effect.provide(Layer.provide(storeLayer, client)), Effect.scoped, Effect.orDie)

@@ -2,8 +2,8 @@ import { SqlClient } from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer } from "effect"
+import { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
-import { makeWriter } from "../../src/TaskStore/Writer.js"
 import { failureOf, settle } from "../Coordinator/harness.js"
 
 const memory = Layer.orDie(Sql.layerMemory)
@@ -11,16 +11,12 @@ const memory = Layer.orDie(Sql.layerMemory)
 const writer = Effect.gen(function* () {
   const sql = yield* SqlClient
   yield* sql`CREATE TABLE notes (n INTEGER UNIQUE)`
-  const counts = { started: 0, committed: 0 }
-  const { write } = yield* makeWriter({
-    starting: Effect.sync(() => {
-      counts.started += 1
-    }),
-    committed: Effect.sync(() => {
-      counts.committed += 1
-    })
+  const counts = { committed: 0 }
+  const { afterCommit, write } = yield* SqlWriter
+  const countCommit = Effect.sync(() => {
+    counts.committed += 1
   })
-  const note = (n: number) => sql`INSERT INTO notes VALUES (${n})`
+  const note = (n: number) => Effect.zipRight(afterCommit(countCommit), sql`INSERT INTO notes VALUES (${n})`)
   const notes = Effect.map(sql<{ readonly n: number }>`SELECT n FROM notes ORDER BY n`, (rows) =>
     rows.map(({ n }) => n)
   )

@@ -1,0 +1,148 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import { SqlError } from "@effect/sql/SqlError"
+import { Cause, Chunk, Context, Deferred, Effect, Fiber, Layer, Option, Queue, type Scope, Tracer } from "effect"
+import { ServiceUnavailable } from "../Domain/ApiError.js"
+
+/** Writes that may wait for their commit; the next one waits for room. */
+const maxQueued = 4096
+/** Writes committed together at most, so that one group never holds the process up for long. */
+const maxGroup = 256
+/** Above what any group runs, so that nothing else of this process is seen between its statements. */
+const opsWithoutYield = Number.MAX_SAFE_INTEGER
+
+interface Write {
+  /** Runs the write and keeps its result. */
+  readonly run: Effect.Effect<void, SqlError>
+  /** Hands the kept result to the caller. */
+  readonly committed: Effect.Effect<void>
+  readonly failed: (cause: Cause.Cause<SqlError>) => Effect.Effect<void>
+}
+
+/** The one way by which the task database is written. */
+export class SqlWriter extends Context.Tag("dream-team/SqlWriter")<
+  SqlWriter,
+  {
+    /**
+     * Commits what `operation` writes and answers once it is on disk. An operation that fails leaves nothing behind;
+     * what it decides without failing (say, that the task is no longer its caller's) it returns as its value.
+     * It may be run more than once; only its last run counts. A caller that is interrupted meanwhile changes nothing:
+     * the write keeps its place.
+     */
+    readonly write: <A>(operation: Effect.Effect<A, SqlError>) => Effect.Effect<A, ServiceUnavailable>
+    /**
+     * For use inside an operation: runs `effect` once the transaction it is part of is committed, before the callers are
+     * answered. The same effect (the same value) asked for by several operations of one transaction runs once.
+     */
+    readonly afterCommit: (effect: Effect.Effect<void>) => Effect.Effect<void>
+  }
+>() {
+  static readonly layer: Layer.Layer<SqlWriter, never, SqlClient.SqlClient> = Layer.scoped(
+    SqlWriter,
+    Effect.suspend(() => makeWriter)
+  )
+}
+
+/** Lets the process take in what has arrived meanwhile, so that it becomes part of the next group. */
+const takeArrivals = Effect.async<void>((resume) => {
+  const handle = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(handle))
+})
+
+/**
+ * The one fiber that writes. It commits in one transaction whatever is queued when it looks, and what arrives while
+ * it commits is its next group: alone a write waits for nobody, under load many share one flush of the disk.
+ * A group that fails is undone and its writes are tried one by one, so each caller gets its own outcome.
+ * When the scope closes, what is queued is still committed and nothing more is taken.
+ */
+const makeWriter: Effect.Effect<SqlWriter["Type"], never, SqlClient.SqlClient | Scope.Scope> = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const queue = yield* Queue.bounded<Write | "stop">(maxQueued)
+  const state = { open: true }
+  const afterwards = new Set<Effect.Effect<void>>()
+  const starting = Effect.sync(() => afterwards.clear())
+  const committed = Effect.suspend(() => Effect.forEach([...afterwards], (effect) => effect, { discard: true }))
+
+  const transaction = (group: ReadonlyArray<Write>): Effect.Effect<void, SqlError> =>
+    Effect.suspend(() => {
+      let reason = Option.none<Cause.Cause<SqlError>>()
+      const writes = Effect.forEach(group, (write) => write.run, { discard: true }).pipe(
+        Effect.tapErrorCause((cause) =>
+          Effect.sync(() => {
+            reason = Option.some(cause)
+          })
+        )
+      )
+      return sql.withTransaction(Effect.zipRight(starting, writes)).pipe(
+        // SQLite may have undone a failed transaction by itself; what then fails is only the second undoing.
+        (all) => Effect.catchAllCause(all, (cause) => Effect.failCause(Option.getOrElse(reason, () => cause))),
+        // A COMMIT that fails may leave its transaction open, and the next BEGIN on this connection needs it gone.
+        Effect.tapErrorCause(() => Effect.ignore(sql`ROLLBACK`))
+      )
+    })
+
+  const commit = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
+    Effect.matchCauseEffect(transaction(group), {
+      onSuccess: () =>
+        Effect.zipRight(
+          committed,
+          Effect.forEach(group, (write) => write.committed, { discard: true })
+        ),
+      onFailure: (cause) =>
+        group.length === 1
+          ? Effect.forEach(group, (write) => write.failed(cause), { discard: true })
+          : Effect.forEach(group, (write) => commit([write]), { discard: true })
+    })
+
+  const loop: Effect.Effect<void> = Effect.gen(function* () {
+    const first = yield* Queue.take(queue)
+    yield* takeArrivals
+    const taken = [first, ...Chunk.toReadonlyArray(yield* Queue.takeUpTo(queue, maxGroup - 1))]
+    const group = taken.filter((item) => item !== "stop")
+    if (group.length > 0) yield* Effect.withMaxOpsBeforeYield(commit(group), opsWithoutYield)
+    return taken.length === group.length
+  }).pipe(Effect.repeat({ while: (goOn) => goOn }), Effect.asVoid)
+
+  yield* Effect.acquireRelease(Effect.forkDaemon(Effect.interruptible(loop)), (fiber) =>
+    Effect.sync(() => {
+      state.open = false
+    }).pipe(Effect.zipRight(Queue.offer(queue, "stop")), Effect.zipRight(Fiber.join(fiber)))
+  )
+
+  const write = <A>(operation: Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
+    Effect.gen(function* () {
+      if (!state.open) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
+      const span = yield* Effect.serviceOption(Tracer.ParentSpan)
+      const answer = yield* Deferred.make<A, ServiceUnavailable>()
+      let result = Option.none<A>()
+      const run = Effect.map(operation, (value) => {
+        result = Option.some(value)
+      })
+      yield* Queue.offer(queue, {
+        run: Option.isSome(span) ? Effect.withParentSpan(run, span.value) : run,
+        committed: Effect.suspend(() => Deferred.complete(answer, Effect.orDie(result))),
+        failed: (cause) => {
+          const error = Cause.squash(cause)
+          return error instanceof SqlError
+            ? Effect.zipRight(
+                Effect.logError("The task database refused a write", cause),
+                Deferred.fail(answer, unavailable)
+              )
+            : Deferred.die(answer, error)
+        }
+      })
+      return yield* Deferred.await(answer)
+    })
+
+  return {
+    write,
+    afterCommit: (effect) =>
+      Effect.sync(() => {
+        afterwards.add(effect)
+      })
+  }
+})
+
+/** What callers are told when the database fails; the log has the cause. */
+export const unavailable = new ServiceUnavailable({
+  message: "The task database does not answer. Nothing was accepted; try again later."
+})
