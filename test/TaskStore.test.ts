@@ -192,23 +192,4 @@ describe("TaskStore", () => {
       assert.strictEqual(summary?.preview, "a".repeat(199))
     }).pipe(Effect.provide(onMemory))
   )
-
-  it.scoped("commits what is queued when it closes, and takes nothing after", () =>
-    Effect.gen(function* () {
-      const client = Layer.succeedContext(yield* Layer.build(Sql.layerMemory))
-      const late = yield* Effect.gen(function* () {
-        const store = yield* TaskStore
-        const { id } = yield* store.classOf([codex], "MEDIUM")
-        yield* Effect.forkDaemon(store.insert(taskOf(1, id)))
-        yield* Effect.yieldNow()
-        return store.insert(taskOf(2, id))
-      }).pipe(Effect.provide(Layer.provide(storeLayer, client)))
-      assert.strictEqual(failureOf(yield* Effect.exit(late))?._tag, "ServiceUnavailable")
-      const store = yield* Effect.provide(TaskStore, Layer.provide(storeLayer, client))
-      assert.deepStrictEqual(
-        (yield* store.list(tenant, { limit: 5 })).tasks.map(({ id }) => id),
-        [idOf(1)]
-      )
-    })
-  )
 })

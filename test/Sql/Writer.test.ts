@@ -97,4 +97,19 @@ describe("the writer", () => {
       for (const count of seen) assert.include([0, 200], count)
     }).pipe(Effect.provide(memory))
   )
+
+  it.scoped("commits what is queued when it closes, and takes nothing after", () =>
+    Effect.gen(function* () {
+      const client = Layer.succeedContext(yield* Layer.build(memory))
+      const late = yield* Effect.gen(function* () {
+        const { note, write } = yield* writer
+        yield* Effect.forkDaemon(write(note(1)))
+        yield* Effect.yieldNow()
+        return write(note(2))
+      }).pipe(Effect.provide(Layer.fresh(SqlWriter.layer).pipe(Layer.provideMerge(client))))
+      assert.strictEqual(failureOf(yield* Effect.exit(late))?._tag, "ServiceUnavailable")
+      const sql = yield* Effect.provide(SqlClient, client)
+      assert.deepStrictEqual(yield* sql`SELECT n FROM notes`, [{ n: 1 }])
+    })
+  )
 })
