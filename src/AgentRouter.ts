@@ -14,6 +14,7 @@ import type { TaskType } from "./Domain/Task.js"
 import { monotonicMs, monotonicMsOf } from "./Domain/Time.js"
 import { Platforms } from "./Platforms.js"
 import { Settings } from "./Settings.js"
+import type { SqlWriter } from "./Sql/Writer.js"
 
 export { QualityStore, QualityStoreFailed } from "./AgentRouter/QualityStore.js"
 
@@ -74,7 +75,7 @@ export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
         let savedAt = yield* monotonicMs
         let steppedAt = savedAt
         let isSettled = false
-        let recorded = 0
+        let seen = 0
 
         const save = Effect.suspend(() => {
           isUnsaved = false
@@ -101,7 +102,7 @@ export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
         yield* Effect.addFinalizer(() => (isUnsaved ? save : Effect.void))
         // while nothing is used and nothing is left to forget, nobody looks
         const news = Effect.gen(function* () {
-          if (isSettled) recorded = yield* benchmark.recordedAfter(recorded)
+          if (isSettled) seen = yield* benchmark.newsAfter(seen)
         })
         yield* news.pipe(
           Effect.zipRight(Effect.sleep(routing.adaptMs)),
@@ -181,6 +182,9 @@ export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
     AgentRouter.layerWithStore.pipe(Layer.provide(QualityStore.layerMemory))
 
   /** What it learns outlives the process. */
-  static readonly layerStored: Layer.Layer<AgentRouter, never, Benchmark | Platforms | Settings | SqlClient> =
-    AgentRouter.layerWithStore.pipe(Layer.provide(QualityStore.layer))
+  static readonly layerStored: Layer.Layer<
+    AgentRouter,
+    never,
+    Benchmark | Platforms | Settings | SqlClient | SqlWriter
+  > = AgentRouter.layerWithStore.pipe(Layer.provide(QualityStore.layer))
 }

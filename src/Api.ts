@@ -1,8 +1,11 @@
 import * as HttpApi from "@effect/platform/HttpApi"
 import * as OpenApi from "@effect/platform/OpenApi"
-import { TasksGroup } from "./Coordinator/Api.js"
+import { BudgetsGroup } from "./Budgets/Api.js"
+import { BulkLine, BulkVerdict, TasksGroup } from "./Coordinator/Api.js"
+import { JobsGroup } from "./Coordinator/Jobs/Api.js"
 import { ErrorBody } from "./Domain/ApiError.js"
-import { TaskEvent } from "./Domain/Event.js"
+import { ServiceEvent, TaskEvent } from "./Domain/Event.js"
+import { EventsGroup } from "./Events/Api.js"
 import { HealthGroup } from "./Http/HealthApi.js"
 import { completeSpec } from "./Http/OpenApiSpec.js"
 import { PlatformsGroup } from "./PlatformDetector/Api.js"
@@ -11,13 +14,16 @@ import { ResourcesGroup } from "./ResourceManager/Api.js"
 /** The whole HTTP API, as server and typed client share it. */
 export class Api extends HttpApi.make("dream-team")
   .add(TasksGroup)
+  .add(JobsGroup)
+  .add(EventsGroup)
   .add(PlatformsGroup)
   .add(ResourcesGroup)
+  .add(BudgetsGroup)
   .add(HealthGroup)
   .addError(ErrorBody.Forbidden)
   .addError(ErrorBody.InternalError)
   .addError(ErrorBody.ServiceUnavailable)
-  .annotate(HttpApi.AdditionalSchemas, [TaskEvent])
+  .annotate(HttpApi.AdditionalSchemas, [BulkLine, BulkVerdict, TaskEvent, ServiceEvent])
   .annotateContext(
     OpenApi.annotations({
       title: "Dream Team",

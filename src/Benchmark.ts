@@ -1,5 +1,6 @@
-import { Context, Effect, Layer, Option } from "effect"
+import { Context, Effect, Layer, Option, Ref, type Scope } from "effect"
 import * as Fading from "./Benchmark/Fading.js"
+import * as Lengths from "./Benchmark/Lengths.js"
 import { percentile } from "./Benchmark/percentile.js"
 import { generationMs, type Measurement, type Recorded } from "./Benchmark/Recorded.js"
 import * as SlidingWindow from "./Benchmark/SlidingWindow.js"
@@ -14,24 +15,47 @@ export type { Measurement } from "./Benchmark/Recorded.js"
 export interface RecentPerformance {
   readonly platform: PlatformId
   readonly model: string
-  /** Attempts that were answered or failed by the platform's fault; each counts half after a minute. */
+  /**
+   * Attempts that were answered or failed by the platform's fault, or that show while they run, or did when they were
+   * cut, how slow it is. Each counts half after a minute or after 8 more, whichever is later, and after 10 minutes at
+   * the latest.
+   */
   readonly attempts: number
   /** Those of `attempts` that failed. */
   readonly failures: number
-  /** Those of `attempts` that were answered. */
+  /** Those of `attempts` that did not. */
   readonly answers: number
-  /** How long a call of 500 output tokens takes now, ms, averaged over about a minute. */
+  /** How long a call of 500 output tokens takes now, ms, averaged over these attempts. */
   readonly callMs?: number | undefined
   /** The same, averaged over about an hour. */
   readonly baselineMs?: number | undefined
-  /** Since the latest attempt, ms. */
+  /** Since the latest attempt ended, ms; 0 while one is running. */
   readonly idleMs: number
+}
+
+/** An attempt that has been sent. */
+export interface Running extends Pick<Measurement, "platform" | "model" | "type"> {
+  /** When its first piece came, monotonic ms. */
+  readonly firstTokenAt: Ref.Ref<Option.Option<number>>
+}
+
+/** How long answers of a type take, ms, whoever gave them being as fast as one platform is. */
+export interface CallTimes {
+  /** One of typical length: half of them are no longer. */
+  readonly typicalMs: number
+  /** A long one: nineteen of twenty are no longer. */
+  readonly longMs: number
 }
 
 /** Models remembered of one platform; beyond it, the one that was not used for the longest time is forgotten. */
 const maxModels = 32
-const recentHalfLifeMs = 60_000
-const baselineHalfLifeMs = 60 * 60_000
+/** A minute of a busy platform says enough of it; of one that is used now and then, only its latest attempts do. */
+const recentDecay: Fading.Decay = { halfLifeMs: 10 * 60_000, busyHalfLifeMs: 60_000, halfLifeAttempts: 8 }
+const baselineDecay: Fading.Decay = {
+  halfLifeMs: 60 * 60_000,
+  busyHalfLifeMs: Number.POSITIVE_INFINITY,
+  halfLifeAttempts: Number.POSITIVE_INFINITY
+}
 /** Answers that make a percentile worth acting on. */
 const enoughAnswers = 20
 
@@ -100,22 +124,40 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
     ) => Effect.Effect<ReadonlyArray<{ readonly model: string; readonly performance: Performance }>>
     /** Of every model that is remembered: at most 32 a platform. */
     readonly recent: Effect.Effect<ReadonlyArray<RecentPerformance>>
-    /** Waits until more than `count` attempts were recorded; how many it is then. */
-    readonly recordedAfter: (count: number) => Effect.Effect<number>
+    /** The attempt runs until the scope is closed: what it shows until then counts in `recent`. */
+    readonly running: (attempt: Running) => Effect.Effect<void, never, Scope.Scope>
+    /** Waits until more than `count` attempts were begun or recorded; how many it is then. */
+    readonly newsAfter: (count: number) => Effect.Effect<number>
+    /**
+     * How long answers of that type take there at the speed of late; none below ten answers of the type, and where no
+     * answer of the model was seen of late.
+     */
+    readonly callTimes: (platform: PlatformId, model: string, type: TaskType) => Effect.Effect<Option.Option<CallTimes>>
     /** How long a platform's whole calls of a type take, ms, at the 95th percentile; none below 20 answers. */
     readonly latencyP95: (platform: PlatformId, type: TaskType) => Effect.Effect<Option.Option<number>>
   }
 >() {
   /**
    * In memory. Of each platform, each of its models and each of its task types: the latest 256 attempts, none older than
-   * 10 minutes, for percentiles and rates; averages are exponentially weighted, an attempt counts half after a minute.
+   * 10 minutes, for percentiles and rates. Averages are exponentially weighted.
+   *
+   * An attempt that was cut, or still runs, has taken a certain time at least. It counts where that says something: by
+   * its first token, where it came or is later than usual, and by its text, where even a long answer would have been
+   * there by now. It is never an error, and in no percentile.
    */
   static readonly layer: Layer.Layer<Benchmark> = Layer.sync(Benchmark, () => {
     const platforms = new Map<PlatformId, MeasuredPlatform>()
     const more = Effect.unsafeMakeLatch(false)
+    const lengths = Lengths.make()
+    const running = new Set<Running & { readonly since: number }>()
     let count = 0
 
-    const measured = (): Measured => ({ window: SlidingWindow.make(), recent: Fading.make(recentHalfLifeMs) })
+    const tell = (): void => {
+      count += 1
+      more.unsafeOpen()
+    }
+
+    const measured = (): Measured => ({ window: SlidingWindow.make(), recent: Fading.make(recentDecay) })
 
     const platformOf = (id: PlatformId): MeasuredPlatform => {
       const known = platforms.get(id)
@@ -126,7 +168,7 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
     }
 
     const modelOf = ({ models }: MeasuredPlatform, name: string): MeasuredModel => {
-      const model = models.get(name) ?? { ...measured(), baseline: Fading.make(baselineHalfLifeMs), latestAt: 0 }
+      const model = models.get(name) ?? { ...measured(), baseline: Fading.make(baselineDecay), latestAt: 0 }
       models.delete(name)
       models.set(name, model)
       if (models.size > maxModels) {
@@ -144,8 +186,48 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
       return window
     }
 
+    /** What an attempt without an answer shows by its time so far, where that is more than what is usual. */
+    const shownBy = (
+      attempt: Pick<Recorded, "type" | "durationMs" | "timeToFirstTokenMs" | "at">,
+      usual: Fading.FadingAverages
+    ): Fading.AtLeast | undefined => {
+      const { at, durationMs, timeToFirstTokenMs } = attempt
+      const usualFirstMs = usual.timeToFirstTokenMs
+      if (timeToFirstTokenMs === undefined && usualFirstMs !== undefined) {
+        return durationMs > usualFirstMs ? { at, timeToFirstTokenMs: durationMs } : undefined
+      }
+      const outputTokens = lengths.of(attempt.type)?.long
+      const ms = durationMs - (timeToFirstTokenMs ?? 0)
+      const generation =
+        outputTokens !== undefined && usual.msPerOutputToken !== undefined && ms > outputTokens * usual.msPerOutputToken
+          ? { ms, outputTokens }
+          : undefined
+      return timeToFirstTokenMs === undefined && generation === undefined
+        ? undefined
+        : { at, timeToFirstTokenMs, generation }
+    }
+
+    const shownByRunning = (id: PlatformId, model: string, usual: Fading.FadingAverages, now: number) =>
+      Effect.forEach(
+        [...running].filter((attempt) => attempt.platform === id && attempt.model === model),
+        ({ firstTokenAt, since, type }) =>
+          Effect.map(Ref.get(firstTokenAt), (at) => {
+            const timeToFirstTokenMs = Option.getOrUndefined(Option.map(at, (first) => first - since))
+            return shownBy({ type, at: now, durationMs: now - since, timeToFirstTokenMs }, usual)
+          })
+      )
+
     const record = (recorded: Recorded): void => {
       const platform = platformOf(recorded.platform)
+      if (recorded.outcome === "cut") {
+        const model = platform.models.get(recorded.model)
+        const shown = model === undefined ? undefined : shownBy(recorded, model.recent.at(recorded.at))
+        if (model === undefined || shown === undefined) return
+        for (const fading of [platform.recent, model.recent, model.baseline]) fading.addAtLeast(shown)
+        model.latestAt = recorded.at
+        tell()
+        return
+      }
       const model = modelOf(platform, recorded.model)
       for (const each of [platform, model]) {
         each.window.add(recorded)
@@ -153,10 +235,23 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
       }
       model.baseline.add(recorded)
       model.latestAt = recorded.at
-      if (isAnswered(recorded)) typeOf(platform, recorded.type).add(recorded)
-      count += 1
-      more.unsafeOpen()
+      if (isAnswered(recorded)) {
+        typeOf(platform, recorded.type).add(recorded)
+        if ((recorded.outputTokens ?? 0) > 0) lengths.add(recorded.type, recorded.outputTokens ?? 0)
+      }
+      tell()
     }
+
+    const recentOf = (platform: PlatformId, model: string, known: MeasuredModel, now: number) =>
+      Effect.map(shownByRunning(platform, model, known.recent.at(now), now), (shown): RecentPerformance => {
+        const { answers, attempts, callMs, failures } = known.recent.at(
+          now,
+          shown.flatMap((each) => each ?? [])
+        )
+        const baselineMs = known.baseline.at(now).callMs
+        const idleMs = shown.length > 0 ? 0 : now - known.latestAt
+        return { platform, model, attempts, failures, answers, callMs, baselineMs, idleMs }
+      })
 
     return {
       record: (measurement) => Effect.map(monotonicMs, (at) => record({ ...measurement, at })),
@@ -172,19 +267,46 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
             .map(([model, found]) => ({ model, performance: performanceOf(found, now) }))
             .reverse()
         ),
-      recent: Effect.map(monotonicMs, (now) =>
-        [...platforms].flatMap(([platform, { models }]) =>
-          [...models].map(([model, { baseline, latestAt, recent }]) => {
-            const { answers, attempts, callMs, failures } = recent.at(now)
-            const baselineMs = baseline.at(now).callMs
-            return { platform, model, attempts, failures, answers, callMs, baselineMs, idleMs: now - latestAt }
-          })
+      recent: Effect.flatMap(monotonicMs, (now) =>
+        Effect.forEach(
+          [...platforms].flatMap(([platform, { models }]) =>
+            [...models].map(([model, known]) => [platform, model, known] as const)
+          ),
+          ([platform, model, known]) => recentOf(platform, model, known, now)
         )
       ),
-      recordedAfter: (seen) =>
+      running: (attempt) =>
+        Effect.acquireRelease(
+          Effect.map(monotonicMs, (since) => {
+            const begun = { ...attempt, since }
+            running.add(begun)
+            tell()
+            return begun
+          }),
+          (begun) => Effect.sync(() => running.delete(begun))
+        ).pipe(Effect.asVoid),
+      newsAfter: (seen) =>
         Effect.suspend(() => {
           if (count <= seen) more.unsafeClose()
           return Effect.map(more.await, () => count)
+        }),
+      callTimes: (id, name, type) =>
+        Effect.gen(function* () {
+          const model = platforms.get(id)?.models.get(name)
+          const length = lengths.of(type)
+          if (model === undefined || length === undefined) return Option.none()
+          const now = yield* monotonicMs
+          const shown = yield* shownByRunning(id, name, model.recent.at(now), now)
+          const { msPerOutputToken, timeToFirstTokenMs = 0 } = model.recent.at(
+            now,
+            shown.flatMap((each) => each ?? [])
+          )
+          return msPerOutputToken === undefined
+            ? Option.none()
+            : Option.some({
+                typicalMs: timeToFirstTokenMs + length.typical * msPerOutputToken,
+                longMs: timeToFirstTokenMs + length.long * msPerOutputToken
+              })
         }),
       latencyP95: (id, type) =>
         Effect.map(monotonicMs, (now) => {

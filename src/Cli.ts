@@ -4,6 +4,7 @@ import { Console, Effect, Either, Option, Schema } from "effect"
 import manifest from "../package.json" with { type: "json" }
 import { Misuse } from "./Cli/Exit.js"
 import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
+import { JobMode, JobState } from "./Domain/Job.js"
 import { RoutingPolicy } from "./Domain/Platform.js"
 import { Priority, TaskState, TaskType } from "./Domain/Task.js"
 import { InstantText } from "./Domain/Time.js"
@@ -104,6 +105,7 @@ const url = Options.optional(
 )
 
 const tasksModule = () => import("./Cli/Tasks.js")
+const jobsModule = () => import("./Cli/Jobs.js")
 const configModule = () => import("./Cli/Config.js")
 
 const platformArgument = Args.text({ name: "PLATFORM" }).pipe(
@@ -120,6 +122,18 @@ const drainReason = Options.optional(
 )
 
 const id = Args.text({ name: "ID" }).pipe(Args.withDescription("The task's id, as 'submit' and 'tasks list' show it."))
+
+const idempotencyKey = Options.optional(
+  checked("idempotency-key", (written) =>
+    /^[\x21-\x7e]{1,255}$/.test(written)
+      ? Either.right(written)
+      : Either.left("must be 1 to 255 visible ASCII characters without blanks.")
+  ).pipe(Options.withDescription("Makes a repeated submission answer the task of the first one."))
+)
+
+const jobId = Args.text({ name: "ID" }).pipe(
+  Args.withDescription("The job's id, as 'jobs submit' and 'jobs list' show it.")
+)
 
 /** What is said of a task. */
 const submissionOptions = {
@@ -149,7 +163,15 @@ const submissionOptions = {
       return written.trim() !== "" && Number.isFinite(value) && value > 0
         ? Either.right(value)
         : Either.left(`must be a number greater than 0, not '${written}'.`)
-    }).pipe(Options.withDescription("Only where one attempt cannot cost more than this at list prices, US dollars."))
+    }).pipe(Options.withDescription("What all attempts together may cost at most at list prices, US dollars."))
+  ),
+  maxTokens: Options.optional(
+    wholeNumber(
+      "max-tokens",
+      1,
+      Number.MAX_SAFE_INTEGER,
+      "Tokens, input and output, that all attempts together may use."
+    )
   ),
   system: Options.optional(text("system", "Instructions that stand above the prompt.")),
   maxOutputTokens: Options.optional(
@@ -162,6 +184,11 @@ const submissionOptions = {
         ? Either.right(written)
         : Either.left(`must be seconds from now, or an instant such as 2026-11-22T12:00:00Z, not '${written}'.`)
     }).pipe(Options.withDescription("When the task is of no use any more: seconds from now, or an ISO 8601 instant."))
+  ),
+  callbackUrl: Options.optional(
+    checked("callback-url", (written) =>
+      /^https?:\/\//.test(written) ? Either.right(written) : Either.left(`must begin with https://, not '${written}'.`)
+    ).pipe(Options.withDescription("Told of the task's end by a signed webhook."))
   )
 }
 
@@ -170,7 +197,9 @@ const submissionOptions = {
 const settingsFlags = {
   host: maybe(text("host", "The address to listen on. Other than loopback needs API keys. Default 127.0.0.1.")),
   port: maybe(wholeNumber("port", 0, 65_535, "The port to listen on, 0 for any free one. Default 7337.")),
-  database: maybe(text("database", "The SQLite file that keeps the tasks. Default dream-team.db.")),
+  database: maybe(
+    text("database", "The SQLite file, or postgres:// URL, that keeps the tasks. Default dream-team.db.")
+  ),
   platforms: maybe(
     text("platforms", "The ids of the platforms to use, with commas between. Default: every one with a key.")
   ).pipe(Options.map((list) => list?.split(",").map((id) => id.trim()))),
@@ -249,12 +278,12 @@ export const commands: ReadonlyArray<Leaf> = [
       "submit",
       {
         ...submissionOptions,
-        idempotencyKey: Options.optional(
-          checked("idempotency-key", (written) =>
-            /^[\x21-\x7e]{1,255}$/.test(written)
-              ? Either.right(written)
-              : Either.left("must be 1 to 255 visible ASCII characters without blanks.")
-          ).pipe(Options.withDescription("Makes a repeated submission answer the task of the first one."))
+        idempotencyKey,
+        file: Options.optional(
+          text(
+            "file",
+            "Submit many tasks in one request: a file with a JSON object a line, as the API takes them; '-' reads standard input. Prints each line's verdict; exit code 1 where one was refused."
+          )
         ),
         dryRun: Options.boolean("dry-run").pipe(
           Options.withDescription("Submit nothing; say where the task would go and why, or why it would be refused.")
@@ -345,6 +374,68 @@ export const commands: ReadonlyArray<Leaf> = [
     )
   ),
   leaf(
+    "jobs submit",
+    "Submit several tasks that belong together, and print the job's id.",
+    "FILE",
+    Command.make(
+      "submit",
+      {
+        file: Args.text({ name: "FILE" }).pipe(
+          Args.withDescription("A JSON file with the job, as the API takes it; '-' reads standard input.")
+        ),
+        idempotencyKey,
+        url,
+        json
+      },
+      loaded(() => jobsModule().then(({ submit }) => ({ run: submit })))
+    )
+  ),
+  leaf(
+    "jobs list",
+    "List jobs, newest first.",
+    "",
+    Command.make(
+      "list",
+      {
+        state: Options.optional(oneOf("state", JobState.literals, "Only jobs in this state.")),
+        mode: Options.optional(oneOf("mode", JobMode.literals, "Only jobs of this mode.")),
+        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
+        cursor: Options.optional(text("cursor", "Go on where the list before ended, as it said.")),
+        url,
+        json
+      },
+      loaded(() => jobsModule().then(({ list }) => ({ run: list })))
+    )
+  ),
+  leaf(
+    "jobs show",
+    "Show a job: how far it is, what it used, and its tasks with their results.",
+    "ID",
+    Command.make(
+      "show",
+      {
+        id: jobId,
+        limit: wholeNumber("limit", 1, 200, "How many tasks at most, up to 200. Default 50.").pipe(
+          Options.withDefault(50)
+        ),
+        cursor: Options.optional(text("cursor", "Go on where the tasks before ended, as it said.")),
+        url,
+        json
+      },
+      loaded(() => jobsModule().then(({ show }) => ({ run: show })))
+    )
+  ),
+  leaf(
+    "jobs cancel",
+    "Cancel every task of a job that has not ended; running attempts are interrupted.",
+    "ID",
+    Command.make(
+      "cancel",
+      { id: jobId, url, json },
+      loaded(() => jobsModule().then(({ cancel }) => ({ run: cancel })))
+    )
+  ),
+  leaf(
     "platforms list",
     "Show each platform: whether it can be used, and how it does. Also what 'platforms' alone does.",
     "",
@@ -417,6 +508,40 @@ export const commands: ReadonlyArray<Leaf> = [
       "resources",
       { url, json },
       loaded(() => import("./Cli/Resources.js"))
+    )
+  ),
+  leaf(
+    "budgets",
+    "Show what the API key and each platform have spent today, and what they may.",
+    "",
+    Command.make(
+      "budgets",
+      { url, json },
+      loaded(() => import("./Cli/Budgets.js"))
+    )
+  ),
+  leaf(
+    "events",
+    "Follow what happens to tasks, jobs and platforms, until stopped.",
+    "",
+    Command.make(
+      "events",
+      {
+        type: Options.optional(
+          text("type", "Only these types, with commas between: each whole (task.failed) or a family ('task.*').")
+        ),
+        after: Options.optional(
+          wholeNumber(
+            "after",
+            0,
+            Number.MAX_SAFE_INTEGER,
+            "Go on after this event, 0 = from the oldest kept. Default: from now on."
+          )
+        ),
+        url,
+        json
+      },
+      loaded(() => import("./Cli/Events.js"))
     )
   ),
   leaf(

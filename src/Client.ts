@@ -6,17 +6,23 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { Duration, Effect, Option, type ParseResult, type Redacted, Ref, Schedule, Schema, Stream } from "effect"
 import { Api } from "./Api.js"
+import { BulkLine, BulkVerdict, bulkType } from "./Coordinator/Api.js"
 import {
   ErrorBody,
   type Forbidden,
   type InternalError,
   type InvalidRequest,
   type NotFound,
+  type Overloaded,
+  type PayloadTooLarge,
   type ServiceUnavailable,
-  type Unauthorized
+  type Unauthorized,
+  type UnsupportedMediaType
 } from "./Domain/ApiError.js"
-import { isFinal, TaskEvent } from "./Domain/Event.js"
-import { isTerminal, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
+import { mayBeLast, ServiceEvent, TaskEvent } from "./Domain/Event.js"
+import type { PlatformId } from "./Domain/Platform.js"
+import { isTerminal, type JobId, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
+import type { EventKind } from "./Events/Api.js"
 
 export interface ClientOptions {
   /** Where the service is, such as `http://127.0.0.1:7337`. */
@@ -83,7 +89,28 @@ const FollowErrorBody = Schema.Union(
   ErrorBody.ServiceUnavailable
 )
 
+/** What a submission of many tasks can fail with, beside the lines it refuses. */
+export type BulkError =
+  | Exclude<FollowError, NotFound | HttpApiDecodeError>
+  | Overloaded
+  | PayloadTooLarge
+  | UnsupportedMediaType
+
+const BulkErrorBody = Schema.Union(
+  ErrorBody.InvalidRequest,
+  ErrorBody.Unauthorized,
+  ErrorBody.Forbidden,
+  ErrorBody.InternalError,
+  ErrorBody.ServiceUnavailable,
+  ErrorBody.Overloaded,
+  ErrorBody.PayloadTooLarge,
+  ErrorBody.UnsupportedMediaType
+)
+const decodeVerdict = Schema.decode(Schema.parseJson(BulkVerdict))
+const encodeLine = Schema.encode(Schema.parseJson(BulkLine))
+
 const decodeEvent = Schema.decode(Schema.parseJson(TaskEvent))
+const decodeServiceEvent = Schema.decode(Schema.parseJson(ServiceEvent))
 const decodeErrorEvent = Schema.decode(Schema.parseJson(FollowErrorBody))
 
 interface Frame {
@@ -91,15 +118,21 @@ interface Frame {
   readonly data: string
 }
 
+/** What came through: something to read, the place from which the service tells events, or a sign of life. */
+type Received<A> = { readonly read: A } | { readonly from: number } | "alive"
+
+const started = { event: "message", data: "", id: "" }
+
 /**
  * The event-stream format, as far as this service speaks it; other fields are passed over. A comment is no frame, but
- * shows that the connection is alive.
+ * shows that the connection is alive; an id alone says where the stream begins.
  */
-const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Frame | "alive", E> =>
+const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Received<Frame>, E> =>
   lines.pipe(
-    Stream.mapAccum({ event: "message", data: "" }, (frame, line): readonly [Frame, Option.Option<Frame | "alive">] => {
+    Stream.mapAccum(started, (frame, line): readonly [typeof started, Option.Option<Received<Frame>>] => {
       if (line === "") {
-        return [{ event: "message", data: "" }, frame.data === "" ? Option.none() : Option.some(frame)]
+        if (frame.data !== "") return [started, Option.some({ read: frame })]
+        return [started, frame.id === "" ? Option.none() : Option.some({ from: Number(frame.id) })]
       }
       if (line.startsWith(":")) return [frame, Option.some("alive")]
       const colon = line.indexOf(":")
@@ -108,6 +141,8 @@ const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Frame | "aliv
       switch (field) {
         case "event":
           return [{ ...frame, event: value }, Option.none()]
+        case "id":
+          return [{ ...frame, id: value }, Option.none()]
         case "data":
           return [{ ...frame, data: frame.data === "" ? value : `${frame.data}\n${value}` }, Option.none()]
         default:
@@ -117,9 +152,23 @@ const frames = <E>(lines: Stream.Stream<string, E>): Stream.Stream<Frame | "aliv
     Stream.filterMap((frame) => frame)
   )
 
-const readFrame = (frame: Frame | "alive"): Effect.Effect<TaskEvent | "alive", ReadError> => {
-  if (frame === "alive") return Effect.succeed(frame)
-  return frame.event === "error" ? Effect.flatMap(decodeErrorEvent(frame.data), Effect.fail) : decodeEvent(frame.data)
+/** Which events to follow, and how they are read. */
+interface Followed<A> {
+  readonly path: string
+  readonly params: Readonly<Record<string, string | undefined>>
+  readonly decode: (data: string) => Effect.Effect<A, ParseResult.ParseError>
+  /** Whether the service may end the stream after this event. */
+  readonly mayEnd: (event: A) => boolean
+}
+
+/** Which of all events to follow; what is absent does not matter. */
+export interface EventsFilter {
+  /** Each whole, such as `task.failed`, or a family, such as `task.*`. */
+  readonly types?: ReadonlyArray<string> | undefined
+  readonly kind?: EventKind | undefined
+  readonly task?: TaskId | undefined
+  readonly job?: JobId | undefined
+  readonly platform?: PlatformId | undefined
 }
 
 /** The typed client of the HTTP API. Works wherever there is an `HttpClient`, browsers included. */
@@ -132,9 +181,13 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
   )
   const api = yield* HttpApiClient.makeWith(Api, { httpClient: http })
 
-  const connect = (id: TaskId, after: Option.Option<number>): Stream.Stream<TaskEvent | "alive", ReadError> =>
+  const connect = <A extends { readonly id: number }>(
+    { decode, mayEnd, params, path }: Followed<A>,
+    after: Option.Option<number>
+  ): Stream.Stream<Received<A>, ReadError> =>
     Effect.gen(function* () {
-      const request = HttpClientRequest.get(`/v1/tasks/${encodeURIComponent(id)}/events`).pipe(
+      const request = HttpClientRequest.get(path).pipe(
+        HttpClientRequest.setUrlParams(params),
         HttpClientRequest.setHeader("accept", "text/event-stream"),
         Option.match(after, {
           onNone: () => (unchanged: HttpClientRequest.HttpClientRequest) => unchanged,
@@ -146,43 +199,76 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
       if (response.status !== 200) {
         return yield* Effect.flatMap(HttpClientResponse.schemaBodyJson(FollowErrorBody)(response), Effect.fail)
       }
-      const lastSeen = yield* Ref.make(Option.none<TaskEvent>())
+      const lastSeen = yield* Ref.make(Option.none<A>())
       const ended = Stream.fromEffect(Ref.get(lastSeen)).pipe(
         Stream.flatMap((last) =>
-          Option.exists(last, isFinal)
+          Option.exists(last, mayEnd)
             ? Stream.empty
-            : Stream.fail(new Disconnected({ message: "The event stream ended before the task did" }))
+            : Stream.fail(new Disconnected({ message: "The event stream ended too early" }))
         )
       )
+      const readFrame = (frame: Received<Frame>): Effect.Effect<Received<A>, ReadError> => {
+        if (frame === "alive" || "from" in frame) return Effect.succeed(frame)
+        const { data, event } = frame.read
+        if (event === "error") return Effect.flatMap(decodeErrorEvent(data), Effect.fail)
+        return Effect.tap(
+          Effect.map(decode(data), (read) => ({ read })),
+          ({ read }) => Ref.set(lastSeen, Option.some(read))
+        )
+      }
       return response.stream.pipe(
         Stream.timeoutFail(() => new Disconnected({ message: "The event stream fell silent" }), maxSilence),
         Stream.decodeText(),
         Stream.splitLines,
         frames,
         Stream.mapEffect(readFrame),
-        Stream.tap((event) => (event === "alive" ? Effect.void : Ref.set(lastSeen, Option.some(event)))),
         Stream.concat(ended)
       )
     }).pipe(Stream.unwrap)
 
-  /**
-   * A task's events after the event `after` (default: from the first), until the task ends. A broken connection is made
-   * again where it broke; the stream fails only when that was tried in vain for about half a minute.
-   */
-  const events = (id: TaskId, after?: number): Stream.Stream<TaskEvent, FollowError> =>
+  const follow = <A extends { readonly id: number }>(
+    followed: Followed<A>,
+    after: number | undefined
+  ): Stream.Stream<A, FollowError> =>
     Stream.unwrap(
       Effect.map(Ref.make(Option.fromNullable(after)), (position) =>
-        Stream.suspend(() => Stream.unwrap(Effect.map(Ref.get(position), (last) => connect(id, last)))).pipe(
-          Stream.tap((event) => (event === "alive" ? Effect.void : Ref.set(position, Option.some(event.id)))),
+        Stream.suspend(() => Stream.unwrap(Effect.map(Ref.get(position), (last) => connect(followed, last)))).pipe(
+          Stream.tap((received) =>
+            received === "alive"
+              ? Effect.void
+              : Ref.set(position, Option.some("from" in received ? received.from : received.read.id))
+          ),
           // It counts anew from whatever comes through.
           Stream.retry(Schedule.whileInput(reconnections, mayPass)),
-          Stream.filter((event) => event !== "alive"),
+          Stream.filterMap((received) =>
+            received !== "alive" && "read" in received ? Option.some(received.read) : Option.none()
+          ),
           Stream.catchTag("Disconnected", ({ message }) =>
-            Stream.fail(unreachable(message, `${baseUrl}/v1/tasks/${id}/events`))
+            Stream.fail(unreachable(message, `${baseUrl}${followed.path}`))
           )
         )
       )
     )
+
+  /**
+   * A task's events after the event `after` (default: from the first), until the task ends. Or all events that a filter
+   * asks for, after the event `after` (0: from the oldest kept; default: from now on), without end. A broken connection
+   * is made again where it broke; the stream fails only when that was tried in vain for about half a minute.
+   */
+  function events(id: TaskId, after?: number): Stream.Stream<TaskEvent, FollowError>
+  function events(filter?: EventsFilter, after?: number): Stream.Stream<ServiceEvent, FollowError>
+  function events(
+    which: TaskId | EventsFilter = {},
+    after?: number
+  ): Stream.Stream<TaskEvent, FollowError> | Stream.Stream<ServiceEvent, FollowError> {
+    if (typeof which === "string") {
+      const path = `/v1/tasks/${encodeURIComponent(which)}/events`
+      return follow({ path, params: {}, decode: decodeEvent, mayEnd: mayBeLast }, after)
+    }
+    const { types, ...filter } = which
+    const params = { ...filter, type: types?.join(",") }
+    return follow({ path: "/v1/events", params, decode: decodeServiceEvent, mayEnd: () => false }, after)
+  }
 
   /** Waits until the task has ended, however long, and answers it. Broken connections are made again as in `events`. */
   const waitFor = (id: TaskId): Effect.Effect<Task, FollowError> =>
@@ -229,9 +315,45 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
         : Effect.dieMessage("the service took a task that was only to be previewed")
     )
 
+  /**
+   * Submits a task a line, of JSON as the API takes it, in one request; answers a verdict a line as they come. A line that
+   * is refused spoils only itself. With an idempotency key the whole is safe to repeat.
+   */
+  const submitLines = <E>(
+    lines: Stream.Stream<Uint8Array, E>,
+    options: { readonly idempotencyKey?: string | undefined } = {}
+  ): Stream.Stream<BulkVerdict, BulkError> =>
+    Effect.gen(function* () {
+      const request = HttpClientRequest.post("/v1/tasks").pipe(
+        HttpClientRequest.bodyStream(lines, { contentType: bulkType }),
+        options.idempotencyKey === undefined
+          ? (unchanged: HttpClientRequest.HttpClientRequest) => unchanged
+          : HttpClientRequest.setHeader("idempotency-key", options.idempotencyKey)
+      )
+      const response = yield* http.execute(request)
+      if (response.status !== 200) {
+        return yield* Effect.flatMap(HttpClientResponse.schemaBodyJson(BulkErrorBody)(response), Effect.fail)
+      }
+      return response.stream.pipe(Stream.decodeText(), Stream.splitLines, Stream.mapEffect(decodeVerdict))
+    }).pipe(Stream.unwrap)
+
+  /** The same for submissions that are not JSON yet. */
+  const submitAll = <E>(
+    submissions: Stream.Stream<BulkLine, E>,
+    options: { readonly idempotencyKey?: string | undefined } = {}
+  ): Stream.Stream<BulkVerdict, BulkError> =>
+    submitLines(
+      submissions.pipe(
+        Stream.mapEffect(encodeLine),
+        Stream.map((line) => `${line}\n`),
+        Stream.encodeText
+      ),
+      options
+    )
+
   // The generated method would read the whole stream before it answers.
   const { events: _, submit: __, ...tasks } = api.tasks
-  return { ...api, tasks: { ...tasks, submit, preview }, events, waitFor }
+  return { ...api, tasks: { ...tasks, submit, submitAll, submitLines, preview }, events, waitFor }
 })
 
 const unreachable = (description: string, url: string): HttpClientError.RequestError =>

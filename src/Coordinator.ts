@@ -1,12 +1,16 @@
 import { Context, Effect, Layer, Option, Schedule, Stream } from "effect"
+import { Budgets } from "./Budgets.js"
+import { makeAlternatives } from "./Coordinator/Alternatives.js"
 import { makeCrew } from "./Coordinator/Crew.js"
-import { decodeCursor, encodeCursor } from "./Coordinator/Cursor.js"
+import { encodeCursor, pageOf } from "./Coordinator/Cursor.js"
 import { makeTaskIds } from "./Coordinator/Ids.js"
-import { requestHash } from "./Coordinator/RequestHash.js"
+import { dependencyProblems, type Jobs, makeJobs } from "./Coordinator/Jobs.js"
+import { idempotencyOf } from "./Coordinator/RequestHash.js"
+import { roomOf } from "./Coordinator/Room.js"
 import { Delegation } from "./Delegation.js"
 import {
   type Conflict,
-  InvalidRequest,
+  type InvalidRequest,
   type NotFound,
   type RateLimited,
   ServiceUnavailable,
@@ -29,12 +33,9 @@ import type {
 import { Events } from "./Events.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { Settings } from "./Settings.js"
+import { Arrivals } from "./Sql/Writer.js"
 import { TaskStore } from "./TaskStore.js"
 import { TaskValidator } from "./TaskValidator.js"
-
-const defaultPage = 50
-const maxPage = 200
-const maxKeyLength = 255
 
 export interface TaskFilter {
   readonly state?: TaskState | undefined
@@ -90,6 +91,7 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
       id: TaskId,
       after: Option.Option<number>
     ) => Effect.Effect<Stream.Stream<TaskEvent, ServiceUnavailable>, NotFound | ServiceUnavailable>
+    readonly jobs: Jobs
     /** Looks again, now, at the tasks that wait for a platform: its limits were changed, say. */
     readonly wake: (platform: PlatformId) => Effect.Effect<void, ServiceUnavailable>
   }
@@ -98,7 +100,7 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
   static readonly layer: Layer.Layer<
     Coordinator,
     ServiceUnavailable,
-    Delegation | Events | PlatformDetector | Settings | TaskStore | TaskValidator
+    Budgets | Delegation | Events | PlatformDetector | Settings | TaskStore | TaskValidator
   > = Layer.scoped(
     Coordinator,
     Effect.suspend(() => make)
@@ -106,6 +108,7 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
 }
 
 const make = Effect.gen(function* () {
+  const budgets = yield* Budgets
   const delegation = yield* Delegation
   const detector = yield* PlatformDetector
   const events = yield* Events
@@ -113,9 +116,13 @@ const make = Effect.gen(function* () {
   const store = yield* TaskStore
   const validator = yield* TaskValidator
   const nextId = yield* makeTaskIds
+  const turn = yield* Arrivals
+  const alternatives = makeAlternatives({ settings: settings.alternatives, store, validator, nextId })
   const crew = yield* makeCrew({
+    alternatives,
     store,
     delegation,
+    budgets,
     parkAfterMs: settings.tasks.parkAfterMs,
     livePerClass: settings.tasks.livePerClass,
     graceMs: settings.shutdownGraceMs
@@ -139,12 +146,19 @@ const make = Effect.gen(function* () {
     Effect.forkScoped
   )
 
-  const refuseKey = (problem: string) =>
-    new TaskRefused({
-      message: `The idempotency key cannot be used: ${problem}`,
-      problems: [{ field: "Idempotency-Key", problem }],
-      reasons: []
-    })
+  const checkDependencies = (tenant: TenantId, { dependsOn = [] }: TaskSubmission) =>
+    dependsOn.length === 0
+      ? Effect.void
+      : Effect.flatMap(store.states(tenant, dependsOn), (states) => {
+          const problems = dependencyProblems(states, dependsOn, true)
+          return problems.length === 0
+            ? Effect.void
+            : new TaskRefused({
+                message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
+                problems,
+                reasons: []
+              })
+        })
 
   const submit = Effect.fn("Coordinator.submit")(function* (
     tenant: TenantId,
@@ -152,21 +166,31 @@ const make = Effect.gen(function* () {
     idempotencyKey: Option.Option<string>
   ) {
     if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
-    if (Option.isSome(idempotencyKey)) {
-      const { length } = idempotencyKey.value
-      if (length === 0 || length > maxKeyLength) return yield* refuseKey(`it must have 1 to ${maxKeyLength} characters`)
-    }
-    const idempotency = Option.map(idempotencyKey, (key) => ({ key, hash: requestHash(submission) }))
+    const idempotency = yield* idempotencyOf(idempotencyKey, submission)
     // Asked before the validator: what was accepted once is given back whatever has changed since.
     const earlier = Option.isSome(idempotency) ? yield* store.replay(tenant, idempotency.value) : Option.none()
     if (Option.isSome(earlier)) return { task: earlier.value, replayed: true }
 
-    const { call, deadline, priority, requirement, route, type } = yield* validator.validate(submission, tenant)
+    yield* checkDependencies(tenant, submission)
+    const valid = yield* validator.validate(submission, tenant)
+    const { call, deadline, priority, requirement, route, type } = valid
     const candidates = new Set(route.candidates.map(({ platform }) => platform))
     const { id: classId } = yield* store.classOf([...candidates], priority)
     const id = yield* nextId
-    const request = { call, requirement }
-    const accept = store.insert({ id, tenant, classId, type, priority, submission, request, deadline, idempotency })
+    const roomTokens = submission.dependsOn === undefined ? undefined : roomOf(valid, settings.platforms)
+    const request = { call, requirement, roomTokens }
+    const accept = store.insert({
+      id,
+      tenant,
+      classId,
+      type,
+      priority,
+      submission,
+      request,
+      deadline,
+      idempotency,
+      verdict: valid.verdict
+    })
     return yield* Effect.uninterruptible(
       Effect.tap(accept, ({ replayed }) =>
         replayed ? Effect.void : Effect.zipRight(crew.due(deadline), crew.queued([classId]))
@@ -176,34 +200,25 @@ const make = Effect.gen(function* () {
 
   const preview = Effect.fn("Coordinator.preview")(function* (tenant: TenantId, submission: TaskSubmission) {
     if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
-    const { call, deadline, priority, requirement, type } = yield* validator.validate(submission, tenant)
+    yield* checkDependencies(tenant, submission)
+    const { call, deadline, priority, requirement, type, verdict } = yield* validator.validate(submission, tenant)
     const previewed = yield* Effect.catchTag(
       delegation.preview({ call, deadline, priority, requirement, tenant, type }),
       "NoCapablePlatform",
       ({ message, reasons }) => new TaskRefused({ message, problems: [], reasons })
     )
-    return { accepted: true, type, priority, deadline, ...previewed } satisfies TaskPreview
+    return { accepted: true, type, priority, deadline, ...previewed, validation: verdict } satisfies TaskPreview
   })
 
   const list = Effect.fn("Coordinator.list")(function* (tenant: TenantId, filter: TaskFilter) {
-    const { cursor, limit = defaultPage, platform, priority, state, type } = filter
-    const before = cursor === undefined ? Option.none<number>() : decodeCursor(cursor)
-    const problems = [
-      ...(Number.isInteger(limit) && limit >= 1 && limit <= maxPage
-        ? []
-        : [{ field: "limit", problem: `it must be a whole number from 1 to ${maxPage}` }]),
-      ...(cursor !== undefined && Option.isNone(before)
-        ? [{ field: "cursor", problem: "it must be the `next` of an earlier page" }]
-        : [])
-    ]
-    if (problems.length > 0) return yield* new InvalidRequest({ message: "The list cannot be read so", problems })
+    const { from, limit } = yield* pageOf(filter)
     const page = yield* store.list(tenant, {
-      state,
-      type,
-      priority,
-      platform,
+      state: filter.state,
+      type: filter.type,
+      priority: filter.priority,
+      platform: filter.platform,
       limit,
-      before: Option.getOrUndefined(before)
+      before: Option.getOrUndefined(from)
     })
     return { tasks: page.tasks, next: Option.getOrUndefined(Option.map(page.next, encodeCursor)) }
   })
@@ -218,8 +233,9 @@ const make = Effect.gen(function* () {
 
   const retry = Effect.fn("Coordinator.retry")(function* (tenant: TenantId, id: TaskId) {
     const { task } = yield* Effect.uninterruptible(
+      // Others may be open again with it, each with a deadline of its own.
       Effect.tap(store.retry(tenant, id), ({ classId, task }) =>
-        Effect.zipRight(crew.due(task.deadline), crew.queued([classId]))
+        Effect.zipRight(crew.due(task.updatedAt), crew.queued([classId]))
       )
     )
     return task
@@ -251,6 +267,7 @@ const make = Effect.gen(function* () {
     retry,
     attempts: store.attempts,
     events: streamEvents,
+    jobs: makeJobs({ store, validator, settings, crew, nextId, turn }),
     wake: (platform) => Effect.uninterruptible(wakeFor(platform))
   })
 })

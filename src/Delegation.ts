@@ -1,21 +1,29 @@
 import { Cause, Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, Ref, type Scope } from "effect"
 import { maxCostOf } from "./AgentRouter/Requirement.js"
 import { AgentRouter } from "./AgentRouter.js"
-import { Benchmark } from "./Benchmark.js"
+import { Benchmark, type CallTimes } from "./Benchmark.js"
+import { amountOf, nothing, usedByFailure } from "./Budgets/Amount.js"
+import { Budgets, type Held, type Reservation } from "./Budgets.js"
 import { gatherAnswer } from "./Delegation/Answer.js"
-import { candidatesOf, decisionOf } from "./Delegation/Decision.js"
+import { holdBack, sensibleWaitMs } from "./Delegation/Deadline.js"
+import { candidatesOf, decisionOf, rotationOf } from "./Delegation/Decision.js"
 import {
   afterFailure,
   type Contender,
   earliestOf,
   endsTheCall,
   type Failover,
-  fromRoute
+  fromRoute,
+  knownBefore
 } from "./Delegation/Failover.js"
+import * as WithinBudgets from "./Delegation/WithinBudgets.js"
+import type { ServiceUnavailable } from "./Domain/ApiError.js"
+import type { Amount, Booking } from "./Domain/Budget.js"
 import { type Call, type Completion, estimateInputTokens, heldBytes } from "./Domain/Call.js"
 import {
   type AttemptFailure,
   AttemptsExhausted,
+  type BudgetExhausted,
   CallRefused,
   DeadlineExceeded,
   type Decision,
@@ -35,7 +43,7 @@ import { monotonicMs } from "./Domain/Time.js"
 import { costUsd, type Price, type Usage } from "./Domain/Usage.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { type PlatformClient, Platforms } from "./Platforms.js"
-import { type Lease, type LeaseRequest, ResourceManager } from "./ResourceManager.js"
+import { type Lease, type LeaseRequest, type Outlook, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
 
 export interface AttemptStarted {
@@ -43,12 +51,16 @@ export interface AttemptStarted {
   readonly platform: PlatformId
   readonly model: string
   readonly decision: Decision
+  /** What it may use at most: to be stored with it, and in the same transaction. */
+  readonly booking: Booking
 }
 
 export interface AttemptEnded {
   readonly number: number
   readonly platform: PlatformId
   readonly model: string
+  /** What makes of that booking what it really used: to be stored with its end. */
+  readonly correction: Booking
   readonly durationMs: number
   readonly timeToFirstTokenMs?: number | undefined
   readonly result:
@@ -56,6 +68,8 @@ export interface AttemptEnded {
     | { readonly _tag: "Failed"; readonly failure: AttemptFailure }
     /** Cut by the call's own deadline, or because the other of two attempts at once was faster. */
     | { readonly _tag: "Ignored" }
+  /** The text that had come when the attempt failed or was cut. */
+  readonly partial?: string | undefined
 }
 
 /**
@@ -91,6 +105,8 @@ export interface DelegationRequest<E> extends DelegatedCall {
   /** How long to wait for one lease before `LeaseUnavailable`, ms (the deadline bounds it too). */
   readonly maxWaitMs: number
   readonly journal: Journal<E>
+  /** The budgets of the task it is made for, beside those of the tenant and of the platforms. */
+  readonly held?: Held | undefined
   /** Whether, at that moment, a second attempt may be made beside the running one; default yes. */
   readonly mayHedge?: (() => boolean) | undefined
 }
@@ -108,7 +124,13 @@ export interface Delegated {
   readonly trace: ReadonlyArray<TraceEntry>
 }
 
-export type DelegationError = NoCapablePlatform | LeaseUnavailable | DeadlineExceeded | AttemptsExhausted | CallRefused
+export type DelegationError =
+  | NoCapablePlatform
+  | LeaseUnavailable
+  | DeadlineExceeded
+  | AttemptsExhausted
+  | BudgetExhausted
+  | CallRefused
 
 /** How one attempt ended. */
 type Outcome =
@@ -123,13 +145,17 @@ interface TimedOutcome {
   readonly endedAt: number
   readonly durationMs: number
   readonly timeToFirstTokenMs: number | undefined
+  /** What had come of it when it ended. */
+  readonly text: string
+  readonly correction: Booking
 }
 
 /** An attempt that is written down and not ended. */
 interface Opened {
   readonly client: PlatformClient
   readonly lease: Lease
-  readonly started: AttemptStarted
+  readonly reservation: Reservation
+  readonly started: Omit<AttemptStarted, "booking">
 }
 
 interface Attempted {
@@ -155,7 +181,10 @@ interface Turn {
 
 const outcomeNames = { Succeeded: "succeeded", Failed: "failed", Ignored: "ignored" } as const
 
-const entryOf = (started: AttemptStarted, { durationMs, outcome, timeToFirstTokenMs }: TimedOutcome): TraceEntry => ({
+const entryOf = (
+  started: Opened["started"],
+  { durationMs, outcome, timeToFirstTokenMs }: TimedOutcome
+): TraceEntry => ({
   ...started,
   outcome: outcomeNames[outcome._tag],
   durationMs,
@@ -190,14 +219,6 @@ const refused = (failure: AttemptFailure, trace: ReadonlyArray<TraceEntry>) =>
     trace
   })
 
-/** A known instant that comes too late says nothing where somebody else may come back before it, unannounced. */
-const knownBefore = (
-  deadline: number,
-  earliestAt: number | undefined,
-  mayRecoverUnannounced: boolean
-): number | undefined =>
-  mayRecoverUnannounced && earliestAt !== undefined && earliestAt >= deadline ? undefined : earliestAt
-
 const nobodyLeft = (state: Failover, deadline: number) =>
   new LeaseUnavailable({
     message: `no platform is left for this call: ${state.excluded.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
@@ -215,22 +236,24 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
      */
     readonly delegate: <E = never>(request: DelegationRequest<E>) => Effect.Effect<Delegated, DelegationError | E>
     /** Who would get the call now, and why. Takes nothing, changes nothing. */
-    readonly preview: (call: DelegatedCall) => Effect.Effect<Preview, NoCapablePlatform>
+    readonly preview: (call: DelegatedCall) => Effect.Effect<Preview, NoCapablePlatform | ServiceUnavailable>
   }
 >() {
   static readonly layer: Layer.Layer<
     Delegation,
     never,
-    AgentRouter | Benchmark | PlatformDetector | Platforms | ResourceManager | Settings
+    AgentRouter | Benchmark | Budgets | PlatformDetector | Platforms | ResourceManager | Settings
   > = Layer.effect(
     Delegation,
     Effect.gen(function* () {
       const router = yield* AgentRouter
       const benchmark = yield* Benchmark
+      const budgets = yield* Budgets
       const detector = yield* PlatformDetector
       const platforms = yield* Platforms
       const resources = yield* ResourceManager
       const { routing, tasks } = yield* Settings
+      const within = WithinBudgets.make(budgets, platforms, tasks)
 
       const contextWindow = (platform: PlatformId): number =>
         Option.match(platforms.get(platform), { onNone: () => 0, onSome: ({ settings }) => settings.contextWindow })
@@ -261,20 +284,35 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
         candidates: contenders,
         tokens: { input: size.inputTokens, maxOutput: call.maxOutputTokens ?? tasks.maxOutputTokens },
         type,
-        // what weights are alike in: a failed attempt's fewer contenders go on in the same turns
-        rotation: `${type} ${policy} ${requirement.model ?? ""}`,
+        rotation: rotationOf(type, policy, requirement.model),
         priority,
         tenant,
         bytes: size.bytes,
         ...wait
       })
 
+      /** Those of `contenders` that may well answer too late come after the others; how long to wait for one. */
+      const inTime = (contenders: ReadonlyArray<Contender>, type: TaskType, deadlineAt: number) =>
+        Effect.gen(function* () {
+          const times = new Map<Contender, CallTimes>()
+          for (const contender of contenders) {
+            const found = yield* benchmark.callTimes(contender.platform, contender.model, type)
+            if (Option.isSome(found)) times.set(contender, found.value)
+          }
+          const now = yield* monotonicMs
+          const timesOf = (contender: Contender) => times.get(contender)
+          return {
+            contenders: holdBack(contenders, timesOf, { now, deadlineAt }),
+            waitMs: sensibleWaitMs(contenders, timesOf, deadlineAt - now)
+          }
+        })
+
       /**
        * Sends the call, then tells everybody who keeps books how it went: exactly once, whatever interrupts. `lost` cuts
        * it without interrupting the delegation.
        */
       const send = (
-        { client, lease, started }: Opened,
+        { client, lease, reservation, started }: Opened,
         { call, type }: DelegatedCall,
         deadlineAt: number,
         lost: Option.Option<Deferred.Deferred<void>>
@@ -283,7 +321,9 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           Effect.gen(function* () {
             const startedAt = yield* monotonicMs
             const firstTokenAt = yield* Ref.make(Option.none<number>())
-            const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt).pipe(
+            const soFar = { text: "" }
+            yield* benchmark.running({ platform: client.id, model: lease.model, type, firstTokenAt })
+            const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar).pipe(
               Effect.timeoutOption(Math.max(0, deadlineAt - startedAt))
             )
             const exit = yield* Option.match(lost, {
@@ -295,16 +335,31 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             const timeToFirstTokenMs = Option.getOrUndefined(
               Option.map(yield* Ref.get(firstTokenAt), (at) => sinceMs(startedAt, at))
             )
-            const ended = (outcome: Outcome): TimedOutcome => ({ outcome, endedAt, durationMs, timeToFirstTokenMs })
+            // before the permit is free, so that the call it wakes finds what is left of the budgets
+            const ended = (outcome: Outcome, used: Amount): Effect.Effect<TimedOutcome> =>
+              Effect.map(reservation.settle(used), (correction) => ({
+                outcome,
+                endedAt,
+                durationMs,
+                timeToFirstTokenMs,
+                text: soFar.text,
+                correction
+              }))
+            const bound = reservation.booking.amount
             const measured = { platform: client.id, model: lease.model, type, durationMs, timeToFirstTokenMs }
 
             if (Exit.isSuccess(exit)) {
               if (Option.isNone(exit.value)) {
+                // how much of the answer the platform had made, nobody tells
+                const timed = yield* ended({ _tag: "Ignored" }, bound)
                 yield* lease.settle({ _tag: "Ignored" })
-                return ended({ _tag: "Ignored" })
+                yield* benchmark.record({ ...measured, outcome: "cut", tokens: 0 })
+                return timed
               }
               const completion = exit.value.value
               const { inputTokens, outputTokens } = completion.usage
+              const used = amountOf(costOf(client, lease.model, completion), inputTokens + outputTokens)
+              const timed = yield* ended({ _tag: "Succeeded", completion }, used)
               yield* lease.settle({ _tag: "Succeeded", usage: completion.usage })
               yield* benchmark.record({
                 ...measured,
@@ -313,11 +368,12 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
                 outputTokens
               })
               yield* detector.report(client.id, lease.model, { _tag: "Succeeded" })
-              return ended({ _tag: "Succeeded", completion })
+              return timed
             }
             // An interruption of this delegation ends here, and the scope settles the lease as ignored.
             yield* restore(Effect.void)
             const failure = yield* failureOf(client, lease.model, exit.cause)
+            const timed = yield* ended({ _tag: "Failed", failure }, usedByFailure(failure, bound))
             yield* benchmark.record({
               ...measured,
               outcome: scopeOf(failure) === "platform" ? "platform-failure" : "other-failure",
@@ -328,8 +384,8 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             // A refused key or model is out before the permit is free, so that no waiting call is sent to it.
             const takesOut = failure._tag === "CredentialFailure" || failure._tag === "ModelFailure"
             yield* takesOut ? Effect.zipRight(report, settle) : Effect.zipRight(settle, report)
-            return ended({ _tag: "Failed", failure })
-          })
+            return timed
+          }).pipe(Effect.scoped)
         ).pipe(
           Effect.tap(({ outcome }) => Effect.annotateCurrentSpan({ outcome: outcome._tag })),
           Effect.withSpan("Delegation.attempt", {
@@ -338,10 +394,14 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           })
         )
 
-      const open = <E>(request: DelegationRequest<E>, turn: Turn, lease: Lease, isHedge: boolean) =>
+      const open = <E>(
+        request: DelegationRequest<E>,
+        turn: Turn,
+        { isHedge, lease, reservation }: Pick<Opened, "lease" | "reservation"> & { readonly isHedge: boolean }
+      ) =>
         Effect.gen(function* () {
           const { contenders, excluded, number, policy } = turn
-          const started: AttemptStarted = {
+          const started: Opened["started"] = {
             number,
             platform: lease.platform,
             model: lease.model,
@@ -350,13 +410,16 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
               { contenders, excluded, policy, isHedge }
             )
           }
-          yield* request.journal.attemptStarted(started)
-          return { client: Option.getOrThrow(platforms.get(lease.platform)), lease, started } satisfies Opened
+          yield* Effect.tapError(request.journal.attemptStarted({ ...started, booking: reservation.booking }), () =>
+            reservation.settle(nothing)
+          )
+          const client = Option.getOrThrow(platforms.get(lease.platform))
+          return { client, lease, reservation, started } satisfies Opened
         })
 
       const close = <E>(request: DelegationRequest<E>, { client, started }: Opened, timed: TimedOutcome) =>
         Effect.gen(function* () {
-          const { durationMs, endedAt, outcome, timeToFirstTokenMs } = timed
+          const { correction, durationMs, endedAt, outcome, text, timeToFirstTokenMs } = timed
           const { model, number, platform } = started
           yield* request.journal.attemptEnded({
             number,
@@ -364,6 +427,8 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             model,
             durationMs,
             timeToFirstTokenMs,
+            correction,
+            ...(outcome._tag === "Succeeded" || text === "" ? {} : { partial: text }),
             result:
               outcome._tag === "Succeeded"
                 ? {
@@ -374,6 +439,21 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
                 : outcome
           })
           return { client, model, outcome, entry: entryOf(started, timed), endedAt } satisfies Attempted
+        })
+
+      /** A lease, and what the attempt may use of the budgets; nothing where they left no room by the time of its turn. */
+      const permit = <E>(request: DelegationRequest<E>, turn: Turn, wait: Parameters<typeof requestOf>[2]) =>
+        Effect.gen(function* () {
+          const lease = yield* resources.acquire({
+            ...requestOf(request, turn, wait),
+            attempt: { id: request.id, number: turn.number }
+          })
+          const amount = within.boundOn(request.call, turn.size.inputTokens, lease)
+          const reservation = yield* Effect.mapError(
+            budgets.reserve(WithinBudgets.payerOf(request), { platform: lease.platform, amount }),
+            WithinBudgets.budgetsUnknown
+          )
+          return Option.map(reservation, (reservation) => ({ lease, reservation }))
         })
 
       /** A second attempt on another platform, where one is free at this moment. */
@@ -387,15 +467,10 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             number: turn.number + 1
           }
           if (hedge.contenders.length === 0 || request.mayHedge?.() === false) return Option.none<Opened>()
-          const lease = yield* Effect.option(
-            resources.acquire({
-              ...requestOf(request, hedge, { maxWaitMs: 0, patienceMs: 0 }),
-              attempt: { id: request.id, number: hedge.number }
-            })
-          )
-          return Option.isNone(lease)
+          const permitted = yield* Effect.option(permit(request, hedge, { maxWaitMs: 0, patienceMs: 0 }))
+          return Option.isNone(permitted) || Option.isNone(permitted.value)
             ? Option.none<Opened>()
-            : Option.some(yield* open(request, hedge, lease.value, true))
+            : Option.some(yield* open(request, hedge, { ...permitted.value.value, isHedge: true }))
         })
 
       /** The attempt, and after `afterMs` a second one beside it. All are ended; the one that succeeded comes last. */
@@ -433,7 +508,10 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           return [loser, won]
         })
 
-      /** One lease and the attempt it permits, perhaps with a hedge; nothing where the deadline came first. */
+      /**
+       * One lease and the attempt it permits, perhaps with a hedge; no attempt where the deadline came first, and nothing
+       * where the budgets left no room when its turn came.
+       */
       const attempt = <E>(
         request: DelegationRequest<E>,
         turn: Turn,
@@ -444,39 +522,40 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           readonly mayRecoverUnannounced: boolean
         },
         mayHedge: boolean
-      ): Effect.Effect<ReadonlyArray<Attempted>, LeaseUnavailable | E> =>
+      ): Effect.Effect<Option.Option<ReadonlyArray<Attempted>>, LeaseUnavailable | E> =>
         Effect.gen(function* () {
           const { mayRecoverUnannounced, ...patience } = wait
-          const lease = yield* resources
-            .acquire({
-              ...requestOf(request, turn, patience),
-              attempt: { id: request.id, number: turn.number }
-            })
-            .pipe(
-              Effect.mapError(
-                ({ earliestAt, message, reasons }) =>
-                  new LeaseUnavailable({
-                    message,
-                    reasons: [...reasons, ...turn.excluded],
-                    // absent where one may be free at any moment: somebody else's reset is not to be waited for then
-                    earliestAt:
-                      earliestAt === undefined
-                        ? undefined
-                        : knownBefore(
-                            request.deadline,
-                            earliestOf([{ earliestAt }, ...turn.excluded]),
-                            mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
-                          )
-                  })
-              )
-            )
-          if ((yield* monotonicMs) >= turn.deadlineAt) return []
+          const permitted = yield* Effect.mapError(
+            permit(request, turn, patience),
+            ({ earliestAt, message, reasons }) =>
+              new LeaseUnavailable({
+                message,
+                reasons: [...reasons, ...turn.excluded],
+                // absent where one may be free at any moment: somebody else's reset is not to be waited for then
+                earliestAt:
+                  earliestAt === undefined
+                    ? undefined
+                    : knownBefore(
+                        request.deadline,
+                        earliestOf([{ earliestAt }, ...turn.excluded]),
+                        mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
+                      )
+              })
+          )
+          if (Option.isNone(permitted)) return Option.none()
+          const { lease } = permitted.value
+          if ((yield* monotonicMs) >= turn.deadlineAt) {
+            yield* permitted.value.reservation.settle(nothing)
+            return Option.some([])
+          }
           yield* router.chosen(request.requirement, lease.platform)
-          const opened = yield* open(request, turn, lease, false)
+          const opened = yield* open(request, turn, { ...permitted.value, isHedge: false })
           const hedgeAfterMs = mayHedge ? yield* benchmark.latencyP95(lease.platform, request.type) : Option.none()
-          return Option.isSome(hedgeAfterMs)
-            ? yield* sendHedged(request, turn, opened, hedgeAfterMs.value)
-            : [yield* close(request, opened, yield* send(opened, request, turn.deadlineAt, Option.none()))]
+          return Option.some(
+            Option.isSome(hedgeAfterMs)
+              ? yield* sendHedged(request, turn, opened, hedgeAfterMs.value)
+              : [yield* close(request, opened, yield* send(opened, request, turn.deadlineAt, Option.none()))]
+          )
         }).pipe(Effect.scoped)
 
       const delegate = <E = never>(request: DelegationRequest<E>): Effect.Effect<Delegated, DelegationError | E> =>
@@ -500,20 +579,44 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             })
 
           while (spent < tasks.maxAttempts) {
-            const remainingMs = deadlineAt - (yield* monotonicMs)
-            if (remainingMs <= 0) return yield* tooLate()
-            const { contenders, excluded, mayRecoverUnannounced } = state
-            const ended = yield* attempt(
+            const now = yield* monotonicMs
+            if (now >= deadlineAt) return yield* tooLate()
+            const waitsUntil = Math.min(now + request.maxWaitMs, deadlineAt)
+            const { affordable, unaffordable } = yield* within.until(
+              waitsUntil,
               request,
-              { contenders, excluded, policy: route.policy, size, number: made + 1, deadlineAt },
+              state.contenders,
+              size.inputTokens
+            )
+            const turnAt = yield* monotonicMs
+            if (turnAt >= deadlineAt) return yield* tooLate()
+            if (affordable.length === 0) {
+              const so = { attempts: made, last: last === undefined ? undefined : viewOf(last), trace }
+              return yield* WithinBudgets.beyondBudgets(unaffordable, state, request.deadline, so)
+            }
+            const { contenders, waitMs } = yield* inTime(affordable, request.type, deadlineAt)
+            const tried = yield* attempt(
+              request,
               {
-                maxWaitMs: Math.min(request.maxWaitMs, remainingMs),
-                comesBack: request.maxWaitMs < remainingMs,
+                contenders,
+                excluded: [...state.excluded, ...unaffordable.map(({ reason }) => reason)],
+                policy: route.policy,
+                size,
+                number: made + 1,
+                deadlineAt
+              },
+              {
+                maxWaitMs: Math.max(0, Math.min(waitsUntil - turnAt, waitMs)),
+                comesBack: waitsUntil < deadlineAt,
                 patienceMs: route.patienceMs,
-                mayRecoverUnannounced
+                mayRecoverUnannounced:
+                  state.mayRecoverUnannounced || unaffordable.some(({ kind }) => kind === "reserved")
               },
               routing.hedging && request.priority === "HIGH" && !hedged && spent + 2 <= tasks.maxAttempts
             )
+            // others took what was left of a budget while it waited
+            if (Option.isNone(tried)) continue
+            const ended = tried.value
             if (ended.length > 1) hedged = true
             made += ended.length
             for (const { entry } of ended) trace.push(entry)
@@ -558,18 +661,25 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
       const preview = Effect.fn("Delegation.preview")(function* (request: DelegatedCall) {
         const { call, deadline, requirement, type } = request
         const { policy, ...route } = yield* router.route(requirement, type)
-        const { contenders, excluded } = fromRoute({ policy, ...route })
+        const { contenders: all, excluded } = fromRoute({ policy, ...route })
         const size = sizeOf(call)
         const maxWaitMs = Math.max(0, deadline - (yield* Clock.currentTimeMillis))
+        const { affordable, unaffordable } = yield* within.now(request, all, size.inputTokens)
+        const late = unaffordable.filter(({ kind }) => kind !== "never").map(({ reason }) => reason)
+        const { contenders } = yield* inTime(affordable, type, (yield* monotonicMs) + maxWaitMs)
         const asked = requestOf(request, { contenders, policy, size }, { maxWaitMs, patienceMs: route.patienceMs })
-        const outlook = yield* resources.outlook(asked)
+        const outlook: Outlook = contenders.length === 0 ? { free: [], busy: [] } : yield* resources.outlook(asked)
+        const shown = [
+          ...contenders,
+          ...all.filter(({ platform }) => late.some((reason) => reason.platform === platform))
+        ]
         return {
           policy,
           tokens: asked.tokens,
-          candidates: candidatesOf(contenders, outlook, (platform, model) =>
+          candidates: candidatesOf(shown, { ...outlook, busy: [...outlook.busy, ...late] }, (platform, model) =>
             Option.flatMapNullable(platforms.get(platform), ({ settings }) => maxCostOf(settings, model, requirement))
           ),
-          excluded,
+          excluded: [...excluded, ...unaffordable.filter(({ kind }) => kind === "never").map(({ reason }) => reason)],
           choice: outlook.choice,
           patientUntil: outlook.patientUntil
         } satisfies Preview

@@ -12,9 +12,15 @@ import type { ServeError } from "@effect/platform/HttpServerError"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import { Api } from "./Api.js"
+import * as BudgetsHttp from "./Budgets/Http.js"
+import { RequestLimits } from "./Budgets/RequestLimits.js"
+import type { Budgets } from "./Budgets.js"
 import * as TasksHttp from "./Coordinator/Http.js"
+import * as JobsHttp from "./Coordinator/Jobs/Http.js"
 import type { Coordinator } from "./Coordinator.js"
 import { type ApiError, InvalidRequest } from "./Domain/ApiError.js"
+import * as EventsHttp from "./Events/Http.js"
+import type { Events } from "./Events.js"
 import * as Authorization from "./Http/Authorization.js"
 import * as Docs from "./Http/Docs.js"
 import * as Doors from "./Http/Doors.js"
@@ -45,11 +51,17 @@ export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotList
 const maxDrain = Duration.seconds(5)
 
 /** What the endpoints work with. */
-export type Concerns = Settings | Coordinator | PlatformDetector | ResourceManager
+export type Concerns = Settings | Budgets | Coordinator | Events | PlatformDetector | ResourceManager
 
-const endpoints = Layer.mergeAll(TasksHttp.layer, PlatformsHttp.layer, ResourcesHttp.layer, Health.layer).pipe(
-  Layer.provide(Authorization.layer)
-)
+const endpoints = Layer.mergeAll(
+  TasksHttp.layer,
+  JobsHttp.layer,
+  EventsHttp.layer,
+  PlatformsHttp.layer,
+  ResourcesHttp.layer,
+  BudgetsHttp.layer,
+  Health.layer
+).pipe(Layer.provide([Authorization.layer, RequestLimits.layer]))
 
 const doors = HttpApiBuilder.middleware(
   Effect.map(
@@ -242,13 +254,17 @@ export class Http extends Context.Tag("dream-team/Http")<
   static readonly webHandler: Effect.Effect<(request: Request) => Promise<Response>, never, Concerns | Scope.Scope> =
     Effect.flatMap(Layer.build(Layer.provide(routed, Shutdown.layer)), (context) => Effect.provide(handler, context))
 
+  /** An `HttpClient` that reaches a handler in memory, whatever host its URLs name. */
+  static readonly layerClientOver = (
+    handle: (request: Request) => Promise<Response>
+  ): Layer.Layer<HttpClient.HttpClient> =>
+    Layer.provide(
+      FetchHttpClient.layer,
+      Layer.succeed(FetchHttpClient.Fetch, (input, init) => handle(new Request(input, init)))
+    )
+
   /** An `HttpClient` that reaches the API in memory, whatever host its URLs name; for tests under a test clock. */
   static readonly layerClientMemory: Layer.Layer<HttpClient.HttpClient, never, Concerns> = Layer.unwrapScoped(
-    Effect.map(Http.webHandler, (handle) =>
-      Layer.provide(
-        FetchHttpClient.layer,
-        Layer.succeed(FetchHttpClient.Fetch, (input, init) => handle(new Request(input, init)))
-      )
-    )
+    Effect.map(Http.webHandler, Http.layerClientOver)
   )
 }

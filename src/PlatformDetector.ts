@@ -184,7 +184,16 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
             if (before?.status !== health.status) {
               const { reasons, status: to } = health
               const from = before?.status ?? "unknown"
-              yield* resources.note(platform.client.id, { type: "platform.status", from, to, reasons })
+              const performance = yield* benchmark.performance(platform.client.id)
+              const { models } = diagnosis
+              yield* resources.note(platform.client.id, {
+                type: "platform.status",
+                from,
+                to,
+                reasons,
+                performance,
+                models
+              })
             }
             yield* PubSub.publish(changes, health)
           },

@@ -14,16 +14,18 @@ import type {
 } from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { TenantId } from "./Domain/Task.js"
+import type { Events, NewPlatformEvent } from "./Events.js"
 import type { BreakerTransition } from "./ResourceManager/Breaker.js"
 import * as Dispatcher from "./ResourceManager/Dispatcher.js"
 import * as LimitsChange from "./ResourceManager/LimitsChange.js"
 import { type Now, read } from "./ResourceManager/Now.js"
 import { PlatformBudget } from "./ResourceManager/PlatformBudget.js"
 import type { Exhausted } from "./ResourceManager/Quota.js"
-import { type NewPlatformEvent, ResourceStore, type ResourceStoreFailed } from "./ResourceManager/ResourceStore.js"
+import { ResourceStore, type ResourceStoreFailed } from "./ResourceManager/ResourceStore.js"
 import type { SavedPlatform } from "./ResourceManager/Saved.js"
 import { limitsProblems } from "./Settings/Limits.js"
 import { Settings } from "./Settings.js"
+import type { SqlWriter } from "./Sql/Writer.js"
 
 export type { BreakerTransition } from "./ResourceManager/Breaker.js"
 export type { LeaseRequest, Outlook } from "./ResourceManager/Dispatcher.js"
@@ -443,6 +445,9 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
    * One process alone, over the limits of `Settings`; its books outlive it. What was granted since they were last saved
    * counts as spent after a crash.
    */
-  static readonly layerStored: Layer.Layer<ResourceManager, ResourceStoreFailed, Settings | SqlClient> =
-    ResourceManager.layerWithBudget.pipe(Layer.provide([PlatformBudget.layerLocal, ResourceStore.layer]))
+  static readonly layerStored: Layer.Layer<
+    ResourceManager,
+    ResourceStoreFailed,
+    Settings | SqlClient | SqlWriter | Events
+  > = ResourceManager.layerWithBudget.pipe(Layer.provide([PlatformBudget.layerLocal, ResourceStore.layer]))
 }

@@ -5,12 +5,15 @@ import { load, type SettingsFlags } from "./Settings/Load.js"
 import type { SettingsInvalid } from "./Settings/Problem.js"
 import type { SettingsShape } from "./Settings/Shape.js"
 
+export { type DatabaseSetting, databaseName } from "./Settings/Database.js"
 export type { KnownPlatform, PlatformOptions, SettingsOptions } from "./Settings/Defaults.js"
 export { type LimitsProblem, limitsProblems } from "./Settings/Limits.js"
 export type { SettingsFlags } from "./Settings/Load.js"
 export { SettingsInvalid, SettingsProblem } from "./Settings/Problem.js"
 export type {
   ApiKey,
+  DailyBudget,
+  KeyBudget,
   ModelLimits,
   PlatformLimits,
   PlatformSettings,

@@ -1,7 +1,8 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Clock, Context, Effect, Layer, Option, type ParseResult, Schema } from "effect"
+import { Array as Arr, Clock, Context, Effect, Layer, Option, type ParseResult, Schema, type Stream } from "effect"
 import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
+import type { Booking } from "./Domain/Budget.js"
 import type { TaskEventBody } from "./Domain/Event.js"
 import { type FailureView, spendsAttempt } from "./Domain/Failure.js"
 import { PlatformId } from "./Domain/Platform.js"
@@ -9,6 +10,7 @@ import {
   type Attempt,
   type Decision,
   isTerminal,
+  type JobId,
   type Priority,
   type Task,
   type TaskError,
@@ -18,11 +20,32 @@ import {
   type TaskSubmission,
   type TaskSummary,
   type TaskType,
-  type TenantId
+  type TenantId,
+  type Verdict
 } from "./Domain/Task.js"
 import type { Usage } from "./Domain/Usage.js"
 import { Events } from "./Events.js"
+import { Settings } from "./Settings.js"
 import { SqlWriter, unavailable } from "./Sql/Writer.js"
+import {
+  blockedWhy,
+  chunksOf,
+  type Edge,
+  type EndEvent,
+  type JobEndEvent,
+  makeConsequences
+} from "./TaskStore/Consequences.js"
+import { webhookOf } from "./TaskStore/Deliveries.js"
+import { makeWithInputs } from "./TaskStore/Inputs.js"
+import { type JobStore, makeJobs } from "./TaskStore/Jobs.js"
+import {
+  type Branch,
+  type Child,
+  decodeLadder,
+  type Ladder,
+  makeOutcomes,
+  type PartialAnswer
+} from "./TaskStore/Outcomes.js"
 import {
   type AttemptRow,
   attemptOf,
@@ -34,12 +57,14 @@ import {
   type StoredRequest,
   type SummaryRow,
   shownOf,
+  storable,
   summaryColumns,
   summaryOf,
   type TaskRow,
   taskColumns,
   taskOf
 } from "./TaskStore/Rows.js"
+import { book, budgetColumns, spentBy } from "./TaskStore/Spending.js"
 
 /** Another owner has the task now, or it has ended: what was to be written is void, and the writer has to stop. */
 export class OwnershipLost extends Schema.TaggedError<OwnershipLost>()("OwnershipLost", { id: TaskId }) {}
@@ -63,6 +88,8 @@ export interface NewTask {
   readonly deadline: number
   /** `hash` tells a repeated request from another one with the same key. */
   readonly idempotency: Option.Option<{ readonly key: string; readonly hash: string }>
+  /** What a model found of it, where one was asked. */
+  readonly verdict?: Verdict | undefined
 }
 
 /** Proof of owning a task. It is void as soon as the task is claimed again, parked, released, cancelled or ended. */
@@ -82,8 +109,17 @@ export interface ClaimedTask extends TaskClaim {
   readonly attempts: number
   /** Of those, the ones that count against the budget. */
   readonly attemptsSpent: number
-  /** Dies where the stored text cannot be read any more. */
-  readonly request: Effect.Effect<StoredRequest>
+  readonly jobId: JobId | undefined
+  /** Whether it has a budget, or may use that of its job or of a task it was made for. */
+  readonly hasBudget: boolean
+  /** The task that it was made for. */
+  readonly parentId: TaskId | undefined
+  /** How often its alternatives were begun before the last retry. */
+  readonly rounds: number
+  /** Set where it goes on with its alternatives. Dies where the stored text cannot be read any more. */
+  readonly ladder: Effect.Effect<Option.Option<Ladder>>
+  /** With the results of the tasks it waited for. Dies where the stored text cannot be read any more. */
+  readonly request: Effect.Effect<StoredRequest, ServiceUnavailable>
 }
 
 export interface AttemptStart {
@@ -91,6 +127,8 @@ export interface AttemptStart {
   readonly platform: PlatformId
   readonly model: string
   readonly decision: Decision
+  /** What it may use at most. */
+  readonly booking?: Booking | undefined
 }
 
 export interface AttemptEnd {
@@ -99,6 +137,8 @@ export interface AttemptEnd {
   readonly model: string
   readonly durationMs: number
   readonly timeToFirstTokenMs?: number | undefined
+  /** What makes of its booking what it really used. Without it, it counts as what it may have used at most. */
+  readonly correction?: Booking | undefined
   readonly outcome:
     | { readonly _tag: "Succeeded"; readonly usage: Usage; readonly costUsd?: number | undefined }
     | { readonly _tag: "Failed"; readonly failure: FailureView }
@@ -106,6 +146,8 @@ export interface AttemptEnd {
     | { readonly _tag: "Interrupted" }
     /** Cut by a cancel, the task's deadline, or the faster answer of another attempt. */
     | { readonly _tag: "Ignored" }
+  /** The text that had come when it broke off, where it is to be kept. */
+  readonly partial?: string | undefined
 }
 
 export type TaskEnd =
@@ -115,8 +157,16 @@ export type TaskEnd =
       /** Attempts that ended because that one was faster. */
       readonly others?: ReadonlyArray<AttemptEnd> | undefined
       readonly result: TaskResult
+      /** Whether incomplete answers may have been kept, of the task and of those made for it: nobody needs them now. */
+      readonly hadPartials?: boolean | undefined
     }
-  | { readonly _tag: "Failed"; readonly error: TaskError }
+  | {
+      readonly _tag: "Failed"
+      readonly error: TaskError
+      /** Whether a person should look. */
+      readonly attention?: boolean | undefined
+      readonly hadPartials?: boolean | undefined
+    }
 
 export interface ListQuery {
   readonly state?: TaskState | undefined
@@ -184,6 +234,18 @@ export class TaskStore extends Context.Tag("dream-team/TaskStore")<
     ) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
     /** Ends the task, with its last attempt and the events of both, in one transaction. */
     readonly finish: (claim: TaskClaim, end: TaskEnd) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    /** Lets the task wait for tasks made for it, in the transaction that makes them: no step is made twice. */
+    readonly branch: (claim: TaskClaim, branch: Branch) => Effect.Effect<void, OwnershipLost | ServiceUnavailable>
+    /** The tasks made for a task in one round, oldest first. */
+    readonly children: (parent: TaskId, round: number) => Effect.Effect<ReadonlyArray<Child>, ServiceUnavailable>
+    /** Where the attempts of these tasks went. */
+    readonly tried: (
+      ids: ReadonlyArray<TaskId>
+    ) => Effect.Effect<ReadonlyArray<{ readonly platform: PlatformId; readonly model: string }>, ServiceUnavailable>
+    /** The longest incomplete answer of these tasks. */
+    readonly bestPartial: (
+      ids: ReadonlyArray<TaskId>
+    ) => Effect.Effect<Option.Option<PartialAnswer>, ServiceUnavailable>
     /** Gives the task back until `until` (epoch ms). */
     readonly park: (
       claim: TaskClaim,
@@ -213,21 +275,35 @@ export class TaskStore extends Context.Tag("dream-team/TaskStore")<
     readonly wakeClass: (classId: number) => Effect.Effect<boolean, ServiceUnavailable>
     /** Fails the tasks whose deadline passed while nobody worked on them. */
     readonly expire: Effect.Effect<void, ServiceUnavailable>
+    /** The states of those of a tenant's tasks that are there. */
+    readonly states: (
+      tenant: TenantId,
+      ids: ReadonlyArray<TaskId>
+    ) => Effect.Effect<ReadonlyMap<TaskId, TaskState>, ServiceUnavailable>
+    readonly jobs: JobStore
+    /** Classes that got queued tasks by writes of the store's own accord: dependants released, turns given. For one reader. */
+    readonly queued: Stream.Stream<number>
+    /** Tasks that were ended in the store while this process works on them. For one reader. */
+    readonly dropped: Stream.Stream<TaskId>
     /** The next instant (epoch ms) at which `wakeDue` or `expire` has something to do. */
     readonly nextInstant: Effect.Effect<Option.Option<number>, ServiceUnavailable>
   }
 >() {
-  static readonly layer: Layer.Layer<TaskStore, ServiceUnavailable, SqlClient.SqlClient | SqlWriter | Events> =
-    Layer.scoped(
-      TaskStore,
-      Effect.suspend(() => make)
-    )
+  static readonly layer: Layer.Layer<
+    TaskStore,
+    ServiceUnavailable,
+    Events | Settings | SqlClient.SqlClient | SqlWriter
+  > = Layer.scoped(
+    TaskStore,
+    Effect.suspend(() => make)
+  )
 }
 
 const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const events = yield* Events
 
+  const { retention } = yield* Settings
   const writer = yield* SqlWriter
 
   const record = (id: TaskId, at: number, ...bodies: ReadonlyArray<TaskEventBody>): Effect.Effect<void, SqlError> =>
@@ -250,17 +326,20 @@ const make = Effect.gen(function* () {
   const ownedBy = (claim: TaskClaim) =>
     sql`id = ${claim.id} AND claims = ${claim.number} AND claim_epoch = ${epoch} AND state IN ('queued', 'running')`
 
-  /** Runs `follow` only where `update`, an update of the owned row that returns its id, changed it. */
+  /** Runs an update of the owned row, and what follows from it, only where the row is owned. */
   const owning = (
     claim: TaskClaim,
     operation: (now: number) => {
-      readonly update: Effect.Effect<ReadonlyArray<unknown>, SqlError>
+      readonly update: Effect.Effect<unknown, SqlError>
       readonly follow: Effect.Effect<unknown, SqlError>
     }
   ): Effect.Effect<void, OwnershipLost | ServiceUnavailable> =>
     write((now) => {
       const { follow, update } = operation(now)
-      return Effect.flatMap(update, (rows) => (rows.length === 0 ? Effect.succeed(false) : Effect.as(follow, true)))
+      // Nobody else writes meanwhile, and to look first costs SQLite a tenth of what it takes to return what was changed.
+      return Effect.flatMap(sql`SELECT seq FROM tasks WHERE ${ownedBy(claim)}`, (rows) =>
+        rows.length === 0 ? Effect.succeed(false) : update.pipe(Effect.zipRight(follow), Effect.as(true))
+      )
     }).pipe(Effect.flatMap((owned) => (owned ? Effect.void : new OwnershipLost({ id: claim.id }))))
 
   /** Ends whatever attempts of a task are still running; answers with their events. */
@@ -288,8 +367,11 @@ const make = Effect.gen(function* () {
       outcome._tag === "Failed"
         ? { type: "attempt.failed", ...named, failure: outcome.failure }
         : { type: `attempt.${column[outcome._tag]}`, ...named }
-    return Effect.map(
-      sql<{ readonly number: number }>`
+    return Effect.gen(function* () {
+      const [running] = yield* sql`
+        SELECT number FROM attempts WHERE task_id = ${id} AND number = ${number} AND outcome = 'running'`
+      if (running === undefined) return []
+      yield* sql`
         UPDATE attempts SET
           outcome = ${column[outcome._tag]},
           ended_at = ${now},
@@ -298,9 +380,10 @@ const make = Effect.gen(function* () {
           failure = ${outcome._tag === "Failed" ? JSON.stringify(outcome.failure) : null},
           usage = ${outcome._tag === "Succeeded" ? JSON.stringify(outcome.usage) : null},
           cost_usd = ${outcome._tag === "Succeeded" ? (outcome.costUsd ?? null) : null}
-        WHERE task_id = ${id} AND number = ${number} AND outcome = 'running' RETURNING number`,
-      (rows) => (rows.length === 0 ? [] : [event])
-    )
+        WHERE task_id = ${id} AND number = ${number}`
+      if (attempt.correction !== undefined) yield* book(sql, attempt.correction)
+      return [event]
+    })
   }
 
   /** What belongs to the end of a task, whoever brings it about: part of the write that ends it. */
@@ -308,8 +391,23 @@ const make = Effect.gen(function* () {
     id: TaskId,
     at: number,
     attempts: ReadonlyArray<TaskEventBody>,
-    end: Extract<TaskEventBody, { type: "task.succeeded" | "task.failed" | "task.cancelled" }>
-  ): Effect.Effect<void, SqlError> => record(id, at, ...attempts, end)
+    end: EndEvent
+  ): Effect.Effect<void, SqlError> =>
+    Effect.zipRight(record(id, at, ...attempts, end), consequences.ofTask(id, at, end))
+
+  /** What belongs to the end of a job: part of the write that ends its last task. */
+  const jobEnded = (id: JobId, tenant: TenantId, at: number, end: JobEndEvent): Effect.Effect<void, SqlError> =>
+    events.appendJob(id, tenant, at, [end])
+
+  const consequences = yield* makeConsequences({
+    appendTask: events.append,
+    appendJob: events.appendJob,
+    cutAttempts: (id, at) => cutAttempts(id, at, "ignored"),
+    ended,
+    jobEnded
+  })
+  const withInputs = makeWithInputs(sql)
+  const outcomes = makeOutcomes(sql, { record, addEdges: consequences.addEdges })
 
   const taskRow = (tenant: TenantId, id: TaskId) =>
     Effect.map(
@@ -322,12 +420,25 @@ const make = Effect.gen(function* () {
       rows.length === 0 ? notFound(id) : Effect.void
     )
 
-  const rowByKey = (tenant: TenantId, key: string) =>
+  /** The task that a key stands for; one of its age stands for none any more. */
+  const rowByKey = (tenant: TenantId, key: string, now: number) =>
     Effect.map(
       sql<TaskRow>`
-        SELECT ${sql.literal(taskColumns)} FROM tasks WHERE tenant = ${tenant} AND idempotency_key = ${key}`,
+        SELECT ${sql.literal(taskColumns)} FROM tasks
+        WHERE tenant = ${tenant} AND idempotency_key = ${key} AND created_at > ${now - retention.keysMs}`,
       firstOf
     )
+
+  /** Whether a key stands for a task; taken from one that it no longer stands for. Nobody else writes meanwhile. */
+  const isTaken = (tenant: TenantId, key: string, now: number) =>
+    Effect.gen(function* () {
+      const [row] = yield* sql<{ readonly seq: number; readonly created_at: number }>`
+        SELECT seq, created_at FROM tasks WHERE tenant = ${tenant} AND idempotency_key = ${key}`
+      if (row === undefined) return false
+      if (row.created_at > now - retention.keysMs) return true
+      yield* sql`UPDATE tasks SET idempotency_key = NULL, request_hash = NULL WHERE seq = ${row.seq}`
+      return false
+    })
 
   const notFound = (id: TaskId) => new NotFound({ message: `There is no task ${id}` })
 
@@ -368,20 +479,48 @@ const make = Effect.gen(function* () {
     const key = Option.getOrNull(Option.map(idempotency, (given) => given.key))
     const hash = Option.getOrNull(Option.map(idempotency, (given) => given.hash))
     const now = yield* Clock.currentTimeMillis
+    const deadline = Math.round(task.deadline)
     const stored = { submission: JSON.stringify(submission), request: JSON.stringify(task.request) }
+    const budget = budgetColumns(submission)
+    const edges = Arr.dedupe(submission.dependsOn ?? []).map(
+      (dependsOn): Edge => ({ task: task.id, dependsOn, onFailure: "skip" })
+    )
+    const isBlocked = edges.length > 0
+    const why = blockedWhy(edges.length)
+    const block = Effect.gen(function* () {
+      yield* record(task.id, now, { type: "task.waiting", until: deadline, why })
+      yield* consequences.addEdges(edges)
+      yield* consequences.await(edges.map((edge) => edge.dependsOn))
+      yield* consequences.settle(now)
+    })
+    const insertRow = sql`
+          INSERT INTO tasks (id, tenant, class_id, type, priority, state, idempotency_key, request_hash, preview,
+            submission, request, deadline, allowed_ms, created_at, updated_at, wake_at, waiting_why, blocked_by, depends,
+            callback_url, max_nano_usd, max_tokens, validation)
+          VALUES (${task.id}, ${task.tenant}, ${task.classId}, ${task.type}, ${rankOf(task.priority)},
+            ${isBlocked ? "waiting" : "queued"}, ${key}, ${hash}, ${previewOf(submission.prompt)}, ${stored.submission},
+            ${stored.request}, ${deadline}, ${deadline - now}, ${now}, ${now}, ${isBlocked ? deadline : null},
+            ${isBlocked ? why : null}, ${edges.length}, ${isBlocked ? 1 : 0}, ${submission.callbackUrl ?? null},
+            ${budget.max_nano_usd}, ${budget.max_tokens},
+            ${task.verdict === undefined ? null : JSON.stringify(task.verdict)})`
     const inserted = yield* writer.write(
       Effect.gen(function* () {
-        const rows = yield* sql`
-          INSERT INTO tasks (id, tenant, class_id, type, priority, state, idempotency_key, request_hash, preview,
-            submission, request, deadline, allowed_ms, created_at, updated_at)
-          VALUES (${task.id}, ${task.tenant}, ${task.classId}, ${task.type}, ${rankOf(task.priority)}, 'queued', ${key},
-            ${hash}, ${previewOf(submission.prompt)}, ${stored.submission}, ${stored.request}, ${task.deadline},
-            ${task.deadline - now}, ${now}, ${now})
-          ON CONFLICT (tenant, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING seq`
-        if (rows.length > 0) yield* record(task.id, now, { type: "task.queued" })
-        return rows.length > 0
+        if (key !== null && (yield* isTaken(task.tenant, key, now))) return false
+        yield* insertRow
+        if (task.verdict !== undefined) {
+          yield* record(task.id, now, { type: "task.validated", verdict: task.verdict })
+        }
+        yield* isBlocked ? block : record(task.id, now, { type: "task.queued" })
+        return true
       })
     )
+    if (inserted && isBlocked) {
+      // What it waits for may have ended with the very write.
+      const row = yield* found(task.id, yield* read(taskRow(task.tenant, task.id))).pipe(
+        Effect.catchTag("NotFound", Effect.die)
+      )
+      return { task: yield* read(taskOf(row)), replayed: false }
+    }
     if (inserted) {
       const made: Task = {
         id: task.id,
@@ -392,12 +531,13 @@ const make = Effect.gen(function* () {
         attempts: 0,
         createdAt: now,
         updatedAt: now,
-        deadline: task.deadline,
-        ...shownOf(submission)
+        deadline,
+        ...shownOf(submission),
+        validation: task.verdict
       }
       return { task: made, replayed: false }
     }
-    const earlier = key === null ? Option.none() : yield* read(rowByKey(task.tenant, key))
+    const earlier = key === null ? Option.none() : yield* read(rowByKey(task.tenant, key, now))
     if (Option.isNone(earlier)) return yield* Effect.die("an insert met a conflict with nothing")
     return { task: yield* sameRequest(earlier.value, hash ?? ""), replayed: true }
   })
@@ -405,6 +545,7 @@ const make = Effect.gen(function* () {
   const list = Effect.fn("TaskStore.list")(function* (tenant: TenantId, query: ListQuery) {
     const conditions = [
       sql`tenant = ${tenant}`,
+      sql`(job_id IS NULL OR job_id NOT IN (SELECT id FROM jobs WHERE state = 'accepting'))`,
       ...(query.state === undefined ? [] : [sql`state = ${query.state}`]),
       ...(query.type === undefined ? [] : [sql`type = ${query.type}`]),
       ...(query.priority === undefined ? [] : [sql`priority = ${rankOf(query.priority)}`]),
@@ -437,11 +578,21 @@ const make = Effect.gen(function* () {
           readonly attempts_spent: number
           readonly claims: number
           readonly request: string
+          readonly job_id: JobId | null
+          readonly position: number | null
+          readonly depends: number
+          readonly chained: number
+          readonly parent_id: TaskId | null
+          readonly ladder: string | null
+          readonly ladder_round: number
+          readonly max_nano_usd: number | null
+          readonly max_tokens: number | null
         }>`
           UPDATE tasks SET claim_epoch = ${epoch}, claims = claims + 1 WHERE seq IN (
             SELECT seq FROM tasks WHERE class_id = ${classId} AND state = 'queued' AND claim_epoch IS NULL
             ORDER BY seq LIMIT ${limit})
-          RETURNING seq, id, tenant, type, priority, deadline, attempts, attempts_spent, claims, request`
+          RETURNING seq, id, tenant, type, priority, deadline, attempts, attempts_spent, claims, request,
+            job_id, position, depends, chained, parent_id, ladder, ladder_round, max_nano_usd, max_tokens`
       ),
       (rows) =>
         [...rows]
@@ -456,7 +607,30 @@ const make = Effect.gen(function* () {
               deadline: row.deadline,
               attempts: row.attempts,
               attemptsSpent: row.attempts_spent,
-              request: Effect.orDie(decodeRequest(row.request))
+              jobId: row.job_id ?? undefined,
+              parentId: row.parent_id ?? undefined,
+              rounds: row.ladder_round,
+              ladder: row.ladder === null ? Effect.succeedNone : Effect.asSome(Effect.orDie(decodeLadder(row.ladder))),
+              hasBudget:
+                row.max_nano_usd !== null || row.max_tokens !== null || row.job_id !== null || row.parent_id !== null,
+              request: Effect.orDie(decodeRequest(row.request)).pipe(
+                Effect.flatMap((request) =>
+                  row.depends === 0 && row.chained === 0
+                    ? Effect.succeed(request)
+                    : read(
+                        withInputs(
+                          {
+                            id: row.id,
+                            jobId: row.job_id,
+                            position: row.position,
+                            depends: row.depends === 1,
+                            chained: row.chained === 1
+                          },
+                          request
+                        )
+                      )
+                )
+              )
             })
           )
     )
@@ -465,20 +639,24 @@ const make = Effect.gen(function* () {
     owning(claim, (now) => ({
       update: sql`
         UPDATE tasks SET state = 'running', attempts = ${attempt.number}, platform = ${attempt.platform},
-          started_at = COALESCE(started_at, ${now}), updated_at = ${now}
-        WHERE ${ownedBy(claim)} RETURNING id`,
-      follow: Effect.zipRight(
-        sql`
-          INSERT INTO attempts (task_id, number, platform, model, outcome, started_at, decision)
-          VALUES (${claim.id}, ${attempt.number}, ${attempt.platform}, ${attempt.model}, 'running', ${now},
-            ${JSON.stringify(attempt.decision)})`,
-        record(claim.id, now, {
-          type: "attempt.started",
-          number: attempt.number,
-          platform: attempt.platform,
-          model: attempt.model,
-          waitedMs: attempt.decision.waitedMs
-        })
+          started_at = COALESCE(started_at, ${now}), updated_at = ${now}, ${spentBy(sql, [attempt.booking])}
+        WHERE ${ownedBy(claim)}`,
+      follow: Effect.all(
+        [
+          attempt.booking === undefined ? Effect.void : book(sql, attempt.booking),
+          sql`
+            INSERT INTO attempts (task_id, number, platform, model, outcome, started_at, decision)
+            VALUES (${claim.id}, ${attempt.number}, ${attempt.platform}, ${attempt.model}, 'running', ${now},
+              ${JSON.stringify(attempt.decision)})`,
+          record(claim.id, now, {
+            type: "attempt.started",
+            number: attempt.number,
+            platform: attempt.platform,
+            model: attempt.model,
+            waitedMs: attempt.decision.waitedMs
+          })
+        ],
+        { discard: true }
       )
     }))
 
@@ -486,10 +664,32 @@ const make = Effect.gen(function* () {
     owning(claim, (now) => ({
       update: sql`
         UPDATE tasks SET attempts_spent = attempts_spent + ${attempt.outcome._tag === "Failed" && spendsAttempt(attempt.outcome.failure) ? 1 : 0},
-          updated_at = ${now}
-        WHERE ${ownedBy(claim)} RETURNING id`,
-      follow: Effect.flatMap(endAttempt(claim.id, now, attempt), (ended) => record(claim.id, now, ...ended))
+          updated_at = ${now}, ${spentBy(sql, [attempt.correction])}
+        WHERE ${ownedBy(claim)}`,
+      follow: Effect.gen(function* () {
+        yield* record(claim.id, now, ...(yield* endAttempt(claim.id, now, attempt)))
+        const { model, number, partial, platform } = attempt
+        if (partial !== undefined) yield* outcomes.keepPartial(claim.id, { number, platform, model, text: partial })
+      })
     }))
+
+  const branch = (claim: TaskClaim, { children, ladder, until }: Branch) =>
+    owning(claim, (now) => {
+      const why = `its attempts are used up: ${children.map(({ alternative }) => alternative.step).join(", ")}`
+      return {
+        update: sql`
+          UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
+            ladder = ${JSON.stringify(ladder)}, children = children + ${children.length},
+            blocked_by = ${children.length}, updated_at = ${now}
+          WHERE ${ownedBy(claim)}`,
+        follow: Effect.gen(function* () {
+          const cut = yield* cutAttempts(claim.id, now, "interrupted")
+          yield* record(claim.id, now, ...cut)
+          yield* outcomes.makeChildren(claim.id, { children, ladder, until }, now)
+          yield* record(claim.id, now, { type: "task.waiting", until, why })
+        })
+      }
+    })
 
   const finish = (claim: TaskClaim, end: TaskEnd) =>
     owning(claim, (now) =>
@@ -497,24 +697,31 @@ const make = Effect.gen(function* () {
         ? {
             update: sql`
               UPDATE tasks SET state = 'succeeded', result = ${JSON.stringify(end.result)},
-                platform = ${end.result.platform}, claim_epoch = NULL, updated_at = ${now}, finished_at = ${now}
-              WHERE ${ownedBy(claim)} RETURNING id`,
+                partial = ${end.result.partial === true ? 1 : 0},
+                platform = ${end.result.platform}, claim_epoch = NULL, updated_at = ${now}, finished_at = ${now},
+                ${spentBy(
+                  sql,
+                  [...Option.toArray(end.attempt), ...(end.others ?? [])].map(({ correction }) => correction)
+                )}
+              WHERE ${ownedBy(claim)}`,
             follow: Effect.gen(function* () {
               const attempts = yield* Effect.forEach(
                 [...Option.toArray(end.attempt), ...(end.others ?? [])],
                 (attempt) => endAttempt(claim.id, now, attempt)
               )
               yield* ended(claim.id, now, attempts.flat(), { type: "task.succeeded", platform: end.result.platform })
+              if (end.hadPartials === true) yield* outcomes.forgetPartials(claim.id)
             })
           }
         : {
             update: sql`
               UPDATE tasks SET state = 'failed', error = ${JSON.stringify(end.error)}, claim_epoch = NULL,
-                updated_at = ${now}, finished_at = ${now}
-              WHERE ${ownedBy(claim)} RETURNING id`,
+                attention = ${end.attention === true ? 1 : 0}, updated_at = ${now}, finished_at = ${now}
+              WHERE ${ownedBy(claim)}`,
             follow: Effect.gen(function* () {
               const attempts = yield* cutAttempts(claim.id, now, "interrupted")
               yield* ended(claim.id, now, attempts, { type: "task.failed", error: end.error })
+              if (end.hadPartials === true) yield* outcomes.forgetPartials(claim.id)
             })
           }
     )
@@ -522,9 +729,9 @@ const make = Effect.gen(function* () {
   const park = (claim: TaskClaim, until: number, why: string) =>
     owning(claim, (now) => ({
       update: sql`
-        UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
+        UPDATE tasks SET state = 'waiting', wake_at = ${Math.ceil(until)}, waiting_why = ${storable(why)}, claim_epoch = NULL,
           updated_at = ${now}
-        WHERE ${ownedBy(claim)} RETURNING id`,
+        WHERE ${ownedBy(claim)}`,
       follow: Effect.flatMap(cutAttempts(claim.id, now, "interrupted"), (ended) =>
         record(claim.id, now, ...ended, { type: "task.waiting", until, why })
       )
@@ -534,7 +741,7 @@ const make = Effect.gen(function* () {
     owning(claim, (now) => ({
       update: sql`
         UPDATE tasks SET state = 'queued', claim_epoch = NULL, updated_at = ${now}
-        WHERE ${ownedBy(claim)} RETURNING id`,
+        WHERE ${ownedBy(claim)}`,
       follow: Effect.flatMap(cutAttempts(claim.id, now, "interrupted"), (ended) => record(claim.id, now, ...ended))
     }))
 
@@ -565,17 +772,49 @@ const make = Effect.gen(function* () {
   })
 
   const retry = Effect.fn("TaskStore.retry")(function* (tenant: TenantId, id: TaskId) {
-    const [retried] = yield* write((now) =>
-      Effect.tap(
-        sql<TaskRow & { readonly class_id: number }>`
-          UPDATE tasks SET state = 'queued', error = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL,
-            deadline = CASE WHEN deadline <= ${now} THEN ${now} + allowed_ms ELSE deadline END, updated_at = ${now}
-          WHERE id = ${id} AND tenant = ${tenant} AND state IN ('failed', 'cancelled')
-          RETURNING class_id, ${sql.literal(taskColumns)}`,
-        (rows) => (rows.length === 0 ? Effect.void : record(id, now, { type: "task.retried" }))
-      )
+    const retried = yield* write((now) =>
+      Effect.gen(function* () {
+        const [ended] = yield* sql<{
+          readonly state: TaskState
+          readonly job_id: JobId | null
+          readonly depends: number
+          readonly awaited: number
+        }>`
+          SELECT state, job_id, depends, awaited FROM tasks
+          WHERE id = ${id} AND tenant = ${tenant} AND state IN ('failed', 'cancelled')`
+        if (ended === undefined) return { _tag: "NotEnded" } as const
+        const [missing] = yield* sql<{ readonly id: TaskId; readonly state: TaskState }>`
+          SELECT tasks.id, tasks.state FROM dependencies JOIN tasks ON tasks.id = dependencies.depends_on
+          WHERE dependencies.task_id = ${id} AND dependencies.on_failure = 'skip'
+            AND tasks.state IN ('failed', 'cancelled') LIMIT 1`
+        if (missing !== undefined) return { _tag: "Missing", ...missing } as const
+        yield* record(id, now, { type: "task.retried" })
+        const waits = ended.job_id !== null || ended.depends === 1
+        if (waits) yield* consequences.waitAgain([id], now)
+        else {
+          yield* sql`
+            UPDATE tasks SET state = 'queued', error = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL,
+              deadline = CASE WHEN deadline <= ${now} THEN ${now} + allowed_ms ELSE deadline END, updated_at = ${now}
+            WHERE id = ${id}`
+        }
+        yield* sql`
+          UPDATE tasks SET ladder_round = ladder_round + 1, ladder = NULL, attention = 0
+          WHERE id = ${id} AND ladder IS NOT NULL`
+        if (waits || ended.awaited === 1) {
+          yield* consequences.reopened({ id, job: ended.job_id, was: ended.state, at: now })
+        }
+        const [row] = yield* sql<TaskRow & { readonly class_id: number }>`
+          SELECT class_id, ${sql.literal(taskColumns)} FROM tasks WHERE id = ${id}`
+        return row === undefined ? ({ _tag: "NotEnded" } as const) : ({ _tag: "Retried", row } as const)
+      })
     )
-    if (retried !== undefined) return { task: yield* read(taskOf(retried)), classId: retried.class_id }
+    if (retried._tag === "Retried") {
+      return { task: yield* read(taskOf(retried.row)), classId: retried.row.class_id }
+    }
+    if (retried._tag === "Missing") {
+      const how = retried.state === "failed" ? "failed" : "was cancelled"
+      return yield* new Conflict({ message: `It waits for the task ${retried.id}, which ${how}: retry that one` })
+    }
     const { state } = yield* Effect.flatMap(read(taskRow(tenant, id)), (row) => found(id, row))
     return yield* new Conflict({
       message: isTerminal(state) ? "The task succeeded: there is nothing to retry" : `The task is still ${state}`
@@ -616,7 +855,7 @@ const make = Effect.gen(function* () {
       write(
         (now) => sql<{ readonly class_id: number }>`
           UPDATE tasks SET state = 'queued', wake_at = NULL, waiting_why = NULL, updated_at = ${now} WHERE seq IN (
-            SELECT seq FROM tasks WHERE state = 'waiting' AND ${which} LIMIT ${batch})
+            SELECT seq FROM tasks WHERE state = 'waiting' AND blocked_by = 0 AND held = 0 AND ${which} LIMIT ${batch})
           RETURNING class_id`
       ),
       (rows) => rows.map((row) => row.class_id)
@@ -665,6 +904,8 @@ const make = Effect.gen(function* () {
     })
   ).pipe(Effect.repeat({ while: (more) => more }), Effect.asVoid)
 
+  const jobs = yield* makeJobs({ epoch, consequences, read })
+
   return TaskStore.of({
     epoch,
     classes: Effect.map(
@@ -681,13 +922,18 @@ const make = Effect.gen(function* () {
     ),
     classOf,
     replay: Effect.fn("TaskStore.replay")(function* (tenant, { hash, key }) {
-      const row = yield* read(rowByKey(tenant, key))
+      const row = yield* Effect.flatMap(Clock.currentTimeMillis, (now) => read(rowByKey(tenant, key, now)))
       return Option.isNone(row) ? Option.none() : Option.some(yield* sameRequest(row.value, hash))
     }),
     insert,
     get: Effect.fn("TaskStore.get")(function* (tenant, id) {
       const row = yield* found(id, yield* read(taskRow(tenant, id)))
-      return yield* read(taskOf(row))
+      const own = yield* read(taskOf(row))
+      const children = row.children === 0 ? [] : yield* read(outcomes.children(id))
+      const alternatives = children.map(({ id, kind, note, state, step }) => ({ id, kind, step, note, state }))
+      const task: Task = children.length === 0 ? own : { ...own, alternatives }
+      if (task.callbackUrl === undefined || !isTerminal(task.state)) return task
+      return { ...task, webhook: yield* read(webhookOf(sql, id, task.callbackUrl)) }
     }),
     check,
     list,
@@ -703,15 +949,37 @@ const make = Effect.gen(function* () {
     attemptStarted,
     attemptEnded,
     finish,
+    branch,
+    children: (parent, round) => read(outcomes.children(parent, round)),
+    tried: (ids) => read(outcomes.tried(ids)),
+    bestPartial: (ids) => read(outcomes.bestPartial(ids)),
     park,
     release,
     cancel,
     retry,
-    recover: Effect.zipRight(recoverClaims, Effect.asVoid(wakeAll(Effect.succeed(sql.and(["1 = 1"]))))),
+    recover: recoverClaims.pipe(
+      Effect.zipRight(jobs.recover),
+      Effect.zipRight(wakeAll(Effect.succeed(sql.and(["1 = 1"])))),
+      Effect.asVoid
+    ),
     wakeDue: wakeAll(Effect.map(Clock.currentTimeMillis, (now) => sql.and([sql`wake_at <= ${now}`]))),
     wakeClass: (classId) =>
       Effect.map(wakeAll(Effect.succeed(sql.and([sql`class_id = ${classId}`]))), (classes) => classes.length > 0),
     expire,
+    states: (tenant, ids) =>
+      read(
+        Effect.map(
+          Effect.forEach(
+            chunksOf(ids),
+            (some) => sql<{ readonly id: TaskId; readonly state: TaskState }>`
+              SELECT id, state FROM tasks WHERE tenant = ${tenant} AND ${sql.in("id", some)}`
+          ),
+          (parts) => new Map(parts.flat().map((row) => [row.id, row.state]))
+        )
+      ),
+    jobs: jobs.store,
+    queued: consequences.queued,
+    dropped: consequences.dropped,
     nextInstant: Effect.map(
       read(sql<{ readonly wake: number | null; readonly deadline: number | null }>`
         SELECT (SELECT MIN(wake_at) FROM tasks WHERE state = 'waiting') AS wake,

@@ -1,15 +1,21 @@
 import { Array as Arr, Clock, Context, Effect, Either, Layer, Schema } from "effect"
+import { maxTokensOf } from "./AgentRouter/Requirement.js"
 import { AgentRouter, type Route } from "./AgentRouter.js"
+import { Budgets } from "./Budgets.js"
+import { Delegation } from "./Delegation.js"
 import { type FieldProblem, RateLimited, ServiceUnavailable, TaskRefused } from "./Domain/ApiError.js"
 import { type Call, estimateInputTokens, type Message } from "./Domain/Call.js"
 import type { LeaseUnavailable } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
 import { type Capability, ModelClass, type PlatformId } from "./Domain/Platform.js"
-import type { Priority, TaskSubmission, TaskType, TenantId } from "./Domain/Task.js"
+import type { Priority, TaskSubmission, TaskType, TenantId, Verdict } from "./Domain/Task.js"
 import { epochMsOf } from "./Domain/Time.js"
 import { Platforms } from "./Platforms.js"
 import { ResourceManager } from "./ResourceManager.js"
+import { callbackProblems } from "./Settings/CallbackUrl.js"
 import { Settings } from "./Settings.js"
+import { makeEarlyCheck } from "./TaskValidator/EarlyCheck.js"
+import { withinBudgets } from "./TaskValidator/WithinBudgets.js"
 
 /** A submission with its defaults filled in and the call it makes. */
 export interface ValidTask {
@@ -20,6 +26,8 @@ export interface ValidTask {
   readonly route: Route
   /** Epoch ms. */
   readonly deadline: number
+  /** What a model found of it, where one was asked. */
+  readonly verdict?: Verdict | undefined
 }
 
 /** The longest a task may take, ms: ten years; beyond it lies a mistake, or the end of what a date can hold. */
@@ -52,7 +60,7 @@ const relaxations = (
 ): ReadonlyArray<{ field: string; problem: string; without: Requirement }> => [
   {
     field: "prompt",
-    problem: `with its context and maxOutputTokens it may need ${requirement.contextTokens} tokens, more than any platform that could serve it holds`,
+    problem: `with its context and maxOutputTokens it may need ${requirement.contextTokens} tokens, more than any platform that could serve it holds: shorten it, or lower maxOutputTokens`,
     without: { ...requirement, contextTokens: 0 }
   },
   {
@@ -64,12 +72,18 @@ const relaxations = (
   },
   {
     field: "maxCostUsd",
-    problem: "the task may cost more than that on every platform that could serve it, or its price is unknown",
+    problem:
+      "the task may cost more than that on every platform that could serve it, or its price is unknown: raise it, or lower maxOutputTokens",
     without: { ...requirement, maxCostUsd: undefined }
   },
   {
+    field: "maxTokens",
+    problem: `with the longest answer it may have, the task may use ${maxTokensOf(requirement)} tokens`,
+    without: { ...requirement, maxTokens: undefined }
+  },
+  {
     field: "requires",
-    problem: `no platform that could serve the task has all of ${requirement.capabilities.join(", ")}`,
+    problem: `no platform that could serve the task has all of ${requirement.capabilities.join(", ")}: ask for less`,
     without: { ...requirement, capabilities: [] }
   },
   {
@@ -106,9 +120,19 @@ const refuseTooLate = (
     : Effect.void
 }
 
+const refuseInvalid = ({ model, platform, problems, suggestion }: Verdict) =>
+  new TaskRefused({
+    message: `the task cannot work, as ${platform} (${model}) sees it: ${problems.join("; ")}${
+      suggestion === undefined ? "" : `. It suggests: ${suggestion}`
+    }`,
+    problems: problems.map((problem) => ({ field: "prompt", problem })),
+    reasons: [],
+    suggestion
+  })
+
 /**
  * Refuses before the queue what cannot work: empty, impossible deadline, nobody capable, or no start before the deadline
- * however things go; each with its reason.
+ * however things go; each with its reason. Where the settings say so a model is asked as well (`validation`).
  */
 export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
   TaskValidator,
@@ -117,118 +141,152 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
       submission: TaskSubmission,
       tenant: TenantId
     ) => Effect.Effect<ValidTask, TaskRefused | RateLimited | ServiceUnavailable>
+    /** The same without asking a model: for tasks that the service makes itself. */
+    readonly prepare: (
+      submission: TaskSubmission,
+      tenant: TenantId
+    ) => Effect.Effect<ValidTask, TaskRefused | RateLimited | ServiceUnavailable>
   }
 >() {
-  static readonly layer: Layer.Layer<TaskValidator, never, AgentRouter | Platforms | ResourceManager | Settings> =
-    Layer.effect(
-      TaskValidator,
-      Effect.gen(function* () {
-        const router = yield* AgentRouter
-        const platforms = yield* Platforms
-        const resources = yield* ResourceManager
-        const settings = yield* Settings
+  static readonly layer: Layer.Layer<
+    TaskValidator,
+    never,
+    AgentRouter | Budgets | Delegation | Platforms | ResourceManager | Settings
+  > = Layer.scoped(
+    TaskValidator,
+    Effect.gen(function* () {
+      const budgets = yield* Budgets
+      const delegation = yield* Delegation
+      const router = yield* AgentRouter
+      const platforms = yield* Platforms
+      const resources = yield* ResourceManager
+      const settings = yield* Settings
+      const check = yield* makeEarlyCheck({ budgets, delegation, platforms }, settings)
 
-        const unknownPlatform = (id: PlatformId): string => {
-          const absent = settings.absent.find((platform) => platform.id === id)
-          const known = platforms.all.map((platform) => platform.id).join(", ")
-          return absent === undefined
-            ? `no platform ${id} is configured; there are: ${known}`
-            : `the platform ${id} is left out: ${absent.reason}`
+      const unknownPlatform = (id: PlatformId): string => {
+        const absent = settings.absent.find((platform) => platform.id === id)
+        const known = platforms.all.map((platform) => platform.id).join(", ")
+        return absent === undefined
+          ? `no platform ${id} is configured; there are: ${known}`
+          : `the platform ${id} is left out: ${absent.reason}`
+      }
+
+      const isKnown = (id: PlatformId): boolean => platforms.all.some((platform) => platform.id === id)
+
+      const deadlineOf = (deadline: TaskSubmission["deadline"], now: number): number => {
+        switch (typeof deadline) {
+          case "string":
+            return epochMsOf(deadline)
+          case "number":
+            return now + deadline * 1_000
+          default:
+            return now + settings.tasks.deadlineMs
         }
+      }
 
-        const isKnown = (id: PlatformId): boolean => platforms.all.some((platform) => platform.id === id)
-
-        const deadlineOf = (deadline: TaskSubmission["deadline"], now: number): number => {
-          switch (typeof deadline) {
-            case "string":
-              return epochMsOf(deadline)
-            case "number":
-              return now + deadline * 1_000
-            default:
-              return now + settings.tasks.deadlineMs
-          }
-        }
-
-        const staticProblems = (submission: TaskSubmission, deadline: number, now: number): Array<FieldProblem> => {
-          const problems: Array<FieldProblem> = []
-          if (submission.prompt.trim() === "") problems.push({ field: "prompt", problem: "it is empty" })
-          if (deadline <= now) problems.push({ field: "deadline", problem: "it lies in the past" })
-          if (deadline > now + maxDeadlineMs) {
-            problems.push({ field: "deadline", problem: "it lies more than ten years ahead" })
-          }
-          const { platform, deny = [] } = submission
-          if (platform !== undefined && !isKnown(platform)) {
-            problems.push({ field: "platform", problem: unknownPlatform(platform) })
-          }
-          deny.forEach((id, index) => {
-            // One that is left out may be denied all the same: the task means it for whatever is configured.
-            if (!isKnown(id) && !settings.absent.some((absent) => absent.id === id)) {
-              problems.push({ field: `deny.${index}`, problem: unknownPlatform(id) })
-            }
+      const staticProblems = (submission: TaskSubmission, deadline: number, now: number): Array<FieldProblem> => {
+        const problems: Array<FieldProblem> = []
+        if (submission.prompt.trim() === "") problems.push({ field: "prompt", problem: "it is empty" })
+        if (deadline <= now)
+          problems.push({
+            field: "deadline",
+            problem: "it lies in the past: name an instant to come, or seconds from now"
           })
-          if (platform !== undefined && deny.includes(platform)) {
-            problems.push({ field: "deny", problem: `it denies ${platform}, the one platform the task asks for` })
-          }
-          return problems
+        if (deadline > now + maxDeadlineMs) {
+          problems.push({ field: "deadline", problem: "it lies more than ten years ahead" })
         }
-
-        const validate = Effect.fn("TaskValidator.validate")(function* (submission: TaskSubmission, tenant: TenantId) {
-          const now = yield* Clock.currentTimeMillis
-          const deadline = Math.round(deadlineOf(submission.deadline, now))
-          const problems = staticProblems(submission, deadline, now)
-          if (Arr.isNonEmptyArray(problems)) {
-            return yield* new TaskRefused({
-              message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
-              problems,
-              reasons: []
-            })
+        const { platform, deny = [] } = submission
+        if (platform !== undefined && !isKnown(platform)) {
+          problems.push({ field: "platform", problem: unknownPlatform(platform) })
+        }
+        deny.forEach((id, index) => {
+          // One that is left out may be denied all the same: the task means it for whatever is configured.
+          if (!isKnown(id) && !settings.absent.some((absent) => absent.id === id)) {
+            problems.push({ field: `deny.${index}`, problem: unknownPlatform(id) })
           }
-          const type = submission.type ?? "question-answering"
-          const priority = submission.priority ?? "MEDIUM"
-          const maxOutputTokens = submission.maxOutputTokens ?? settings.tasks.maxOutputTokens
-          const call = callOf(submission, maxOutputTokens)
-          const inputTokens = estimateInputTokens(call)
-          const requirement: Requirement = {
-            capabilities: capabilitiesOf(submission),
-            contextTokens: inputTokens + maxOutputTokens,
-            inputTokens,
-            outputTokens: maxOutputTokens,
-            model: submission.model,
-            platform: submission.platform,
-            deny: submission.deny,
-            policy: submission.policy,
-            // one tenant's key says nothing of another's
-            affinityKey: submission.affinityKey === undefined ? undefined : `${tenant}/${submission.affinityKey}`,
-            maxCostUsd: submission.maxCostUsd
-          }
-          const route = yield* Effect.catchTag(
-            router.route(requirement, type),
-            "NoCapablePlatform",
-            Effect.fnUntraced(function* ({ message, reasons }) {
-              const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
-                Effect.map(Effect.either(router.route(without, type)), Either.isRight)
-              )
-              return yield* new TaskRefused({
-                message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
-                problems: helped.map(({ field, problem }) => ({ field, problem })),
-                reasons
-              })
-            })
-          )
-          yield* resources
-            .forecast({
-              candidates: route.candidates,
-              tokens: { input: inputTokens, maxOutput: maxOutputTokens },
-              type,
-              priority,
-              tenant,
-              maxWaitMs: deadline - now
-            })
-            .pipe(Effect.catchTag("LeaseUnavailable", (unavailable) => refuseTooLate(unavailable, now)))
-          return { type, priority, call, requirement, route, deadline }
         })
+        if (platform !== undefined && deny.includes(platform)) {
+          problems.push({ field: "deny", problem: `it denies ${platform}, the one platform the task asks for` })
+        }
+        problems.push(...callbackProblems(submission.callbackUrl, settings.webhooks))
+        return problems
+      }
 
-        return { validate }
+      const prepare = Effect.fn("TaskValidator.prepare")(function* (submission: TaskSubmission, tenant: TenantId) {
+        const now = yield* Clock.currentTimeMillis
+        const deadline = Math.round(deadlineOf(submission.deadline, now))
+        const problems = staticProblems(submission, deadline, now)
+        if (Arr.isNonEmptyArray(problems)) {
+          return yield* new TaskRefused({
+            message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
+            problems,
+            reasons: []
+          })
+        }
+        const type = submission.type ?? "question-answering"
+        const priority = submission.priority ?? "MEDIUM"
+        const maxOutputTokens = submission.maxOutputTokens ?? settings.tasks.maxOutputTokens
+        const call = callOf(submission, maxOutputTokens)
+        const inputTokens = estimateInputTokens(call)
+        const requirement: Requirement = {
+          capabilities: capabilitiesOf(submission),
+          contextTokens: inputTokens + maxOutputTokens,
+          inputTokens,
+          outputTokens: maxOutputTokens,
+          model: submission.model,
+          platform: submission.platform,
+          deny: submission.deny,
+          policy: submission.policy,
+          // one tenant's key says nothing of another's
+          affinityKey: submission.affinityKey === undefined ? undefined : `${tenant}/${submission.affinityKey}`,
+          maxCostUsd: submission.maxCostUsd,
+          maxTokens: submission.maxTokens
+        }
+        const routed = yield* Effect.catchTag(
+          router.route(requirement, type),
+          "NoCapablePlatform",
+          Effect.fnUntraced(function* ({ message, reasons }) {
+            const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
+              Effect.map(Effect.either(router.route(without, type)), Either.isRight)
+            )
+            return yield* new TaskRefused({
+              message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
+              problems: helped.map(({ field, problem }) => ({ field, problem })),
+              reasons
+            })
+          })
+        )
+        const tokens = { input: inputTokens, maxOutput: maxOutputTokens }
+        const { inTime, route } = yield* withinBudgets(budgets, settings.platforms, {
+          tenant,
+          route: routed,
+          tokens,
+          deadline,
+          now
+        })
+        yield* resources
+          .forecast({
+            candidates: inTime,
+            tokens,
+            type,
+            priority,
+            tenant,
+            maxWaitMs: deadline - now
+          })
+          .pipe(Effect.catchTag("LeaseUnavailable", (unavailable) => refuseTooLate(unavailable, now)))
+        return { type, priority, call, requirement, route, deadline } satisfies ValidTask
       })
-    )
+
+      const validate = Effect.fn("TaskValidator.validate")(function* (submission: TaskSubmission, tenant: TenantId) {
+        const valid = yield* prepare(submission, tenant)
+        if (!settings.validation.enabled) return valid
+        const verdict = yield* check({ submission, tenant, type: valid.type, priority: valid.priority })
+        return verdict.status === "invalid" && settings.validation.onInvalid === "refuse"
+          ? yield* refuseInvalid(verdict)
+          : { ...valid, verdict }
+      })
+
+      return { validate, prepare }
+    })
+  )
 }

@@ -3,6 +3,7 @@ import type { SqlClient } from "@effect/sql/SqlClient"
 import { Layer } from "effect"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark } from "./Benchmark.js"
+import { Budgets } from "./Budgets.js"
 import { Coordinator } from "./Coordinator.js"
 import { Delegation } from "./Delegation.js"
 import { ServiceUnavailable } from "./Domain/ApiError.js"
@@ -11,28 +12,35 @@ import { PlatformDetector } from "./PlatformDetector.js"
 import { Platforms } from "./Platforms.js"
 import { ResourceManager } from "./ResourceManager.js"
 import type { Settings } from "./Settings.js"
-import { type DatabaseUnavailable, Sql } from "./Sql.js"
+import { type DatabaseUnavailable, type Ownership, Sql } from "./Sql.js"
+import { Retention } from "./TaskStore/Retention.js"
 import { TaskStore } from "./TaskStore.js"
 import { TaskValidator } from "./TaskValidator.js"
+import { WebhookSender } from "./Webhooks/Sender.js"
+import { Webhooks } from "./Webhooks.js"
 
 /** Every service of the team. */
 export type Team =
   | AgentRouter
   | Benchmark
+  | Budgets
   | Coordinator
   | Delegation
   | Events
+  | Ownership
   | PlatformDetector
   | ResourceManager
+  | Retention
   | SqlClient
   | TaskStore
   | TaskValidator
 
 // One below the other, because the end runs upwards: the Coordinator stops first, the database closes last.
-const layerWithPlatforms: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavailable, Platforms | Settings> =
+const layerWith: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavailable, Platforms | Settings | WebhookSender> =
   Coordinator.layer.pipe(
-    Layer.provideMerge(Delegation.layer),
+    Layer.provideMerge(Webhooks.layer),
     Layer.provideMerge(TaskValidator.layer),
+    Layer.provideMerge(Delegation.layer),
     Layer.provideMerge(AgentRouter.layerStored),
     Layer.provideMerge(PlatformDetector.layer),
     Layer.provideMerge(
@@ -42,15 +50,22 @@ const layerWithPlatforms: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavail
       )
     ),
     Layer.provideMerge(Benchmark.layer),
+    Layer.provideMerge(Budgets.layerStored),
+    Layer.provideMerge(Retention.layer),
     Layer.provideMerge(TaskStore.layer),
     Layer.provideMerge(Events.layer),
     Layer.provideMerge(Sql.layer)
   )
 
+const layerWithPlatforms = Layer.provide(layerWith, WebhookSender.layer)
+
 /** The whole service as one Layer, without its HTTP door (`Http.layer` opens it). */
 export const Team = {
   /** Over platforms that a program brings itself: its own, or scripted ones. */
   layerWithPlatforms,
+
+  /** Over platforms and a way to send webhooks that a program brings itself. */
+  layerWith,
 
   /** Over the platforms of the settings, reached by HTTP. */
   layer: Layer.provideMerge(layerWithPlatforms, Platforms.layer) satisfies Layer.Layer<

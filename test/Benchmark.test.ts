@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, TestClock } from "effect"
+import { Effect, Fiber, Option, Ref, TestClock } from "effect"
 import { Benchmark, type Measurement } from "../src/Benchmark.js"
 import { PlatformId } from "../src/Domain/Platform.js"
 
@@ -79,17 +79,65 @@ describe("Benchmark", () => {
     }).pipe(Effect.provide(Benchmark.layer))
   )
 
-  it.effect("lets an attempt count half in the averages after a minute", () =>
+  const first = measurement({ durationMs: 100 })
+  const later = measurement({ durationMs: 200 })
+  /** What is left of the weight of one attempt of 100 ms, `count` of 200 ms having come since. */
+  const leftOf = (averageMs: number | undefined, count: number) =>
+    averageMs === undefined ? Number.NaN : (count * (200 - averageMs)) / (averageMs - 100)
+
+  it.effect("lets an attempt count half after a minute where many follow", () =>
     Effect.gen(function* () {
       const { performance, record } = yield* Benchmark
-      yield* record(measurement({ durationMs: 100 }))
+      for (const measured of [first, later]) {
+        for (let n = 0; n < 120; n++) {
+          yield* TestClock.adjust(500)
+          yield* record(measured)
+        }
+      }
+      // what the minute before has left, half of it gone for the minute and a little for the time itself
+      const weightOfLater = Array.from({ length: 120 }, (_, n) => 2 ** (-(n / 120) * 1.1)).reduce(
+        (sum, n) => sum + n,
+        0
+      )
+      assert.closeTo(
+        leftOf((yield* performance(platform)).durationMsEwma, weightOfLater) / weightOfLater,
+        2 ** -1.1,
+        0.01
+      )
+    }).pipe(Effect.provide(Benchmark.layer))
+  )
+
+  it.effect("lets an attempt count half after eight more where few follow, be they at once or one a minute", () =>
+    Effect.gen(function* () {
+      const { performance, record } = yield* Benchmark
+      yield* record(first)
       yield* TestClock.adjust("1 minute")
-      yield* record(measurement({ durationMs: 400 }))
-      assert.closeTo((yield* performance(platform)).durationMsEwma ?? 0, 300, 1e-9)
-      yield* TestClock.adjust("5 minutes")
-      assert.closeTo((yield* performance(platform)).durationMsEwma ?? 0, 300, 1e-9)
-      yield* TestClock.adjust("1 hour")
-      assert.strictEqual((yield* performance(platform)).durationMsEwma, undefined)
+      for (let n = 0; n < 8; n++) yield* record(later)
+      const { durationMsEwma } = yield* performance(platform)
+      const weightOfLater = Array.from({ length: 8 }, (_, n) => 2 ** (-n / 8)).reduce((sum, each) => sum + each, 0)
+      const ofTime = 2 ** (-1 / 10)
+      assert.closeTo(leftOf(durationMsEwma, weightOfLater), ofTime / 2, 1e-6)
+      for (let n = 0; n < 100; n++) {
+        yield* TestClock.adjust("1 minute")
+        yield* record(first)
+      }
+      for (let n = 0; n < 8; n++) {
+        yield* TestClock.adjust("1 minute")
+        yield* record(later)
+      }
+      // of eight more in eight minutes: half for the eight, and what eight minutes take
+      assert.closeTo((yield* performance(platform)).durationMsEwma ?? 0, 100 + 100 * (1 - 0.5 * 2 ** -0.8), 0.5)
+    }).pipe(Effect.provide(Benchmark.layer))
+  )
+
+  it.effect("forgets by halves in ten minutes without an attempt", () =>
+    Effect.gen(function* () {
+      const { recent, record } = yield* Benchmark
+      yield* record(first)
+      yield* TestClock.adjust("10 minutes")
+      const [model] = yield* recent
+      assert.closeTo(model?.answers ?? 0, 0.5, 1e-9)
+      assert.strictEqual(model?.idleMs, 600_000)
     }).pipe(Effect.provide(Benchmark.layer))
   )
 
@@ -135,9 +183,9 @@ describe("Benchmark", () => {
       assert.isAbove(model?.callMs ?? 0, 1_700)
       assert.isAbove(model?.baselineMs ?? 0, 600)
       assert.isBelow(model?.baselineMs ?? 0, 900)
-      assert.strictEqual(model?.failures, 0.5)
+      assert.closeTo(model?.failures ?? 0, 2 ** (-1 / 10), 1e-9)
       assert.strictEqual(model?.idleMs, 60_000)
-      assert.closeTo(model?.attempts ?? 0, (model?.answers ?? 0) + 0.5, 1e-9)
+      assert.closeTo(model?.attempts ?? 0, (model?.answers ?? 0) + 2 ** (-1 / 10), 1e-9)
     }).pipe(Effect.provide(Benchmark.layer))
   )
 
@@ -157,16 +205,115 @@ describe("Benchmark", () => {
     }).pipe(Effect.provide(Benchmark.layer))
   )
 
+  describe("an attempt without an answer", () => {
+    /** Ten answers of 500 tokens in 5 s after a first token at 1 s, one a second. */
+    const usual = Effect.gen(function* () {
+      const { record } = yield* Benchmark
+      for (let n = 0; n < 10; n++) {
+        yield* record(measurement({ durationMs: 6_000, timeToFirstTokenMs: 1_000, outputTokens: 500 }))
+        yield* TestClock.adjust("1 second")
+      }
+    })
+    const now = Effect.gen(function* () {
+      const [model] = yield* (yield* Benchmark).recent
+      return { answers: model?.answers ?? 0, callMs: model?.callMs ?? 0, failures: model?.failures ?? 0 }
+    })
+    const cut = (over: Partial<Measurement>) => measurement({ outcome: "cut", tokens: 0, ...over })
+
+    it.effect("that was cut before its usual time says nothing", () =>
+      Effect.gen(function* () {
+        const { record } = yield* Benchmark
+        yield* usual
+        const before = yield* now
+        yield* record(cut({ durationMs: 900, timeToFirstTokenMs: undefined }))
+        assert.deepStrictEqual(yield* now, before)
+        yield* record(cut({ platform: PlatformId.make("nobody"), durationMs: 90_000 }))
+        yield* record(cut({ model: "another", durationMs: 90_000 }))
+        assert.deepStrictEqual(yield* now, before)
+      }).pipe(Effect.provide(Benchmark.layer))
+    )
+
+    it.effect("that was cut after it makes the platform slower by that much, and is no error", () =>
+      Effect.gen(function* () {
+        const { performance, record } = yield* Benchmark
+        yield* usual
+        const [before, shown] = [yield* now, yield* performance(platform)]
+        yield* record(cut({ durationMs: 20_000, timeToFirstTokenMs: undefined }))
+        const late = yield* now
+        assert.isAbove(late.callMs, before.callMs * 1.2)
+        yield* record(cut({ durationMs: 21_000, timeToFirstTokenMs: 1_000 }))
+        assert.isAbove((yield* now).callMs, late.callMs * 1.1)
+        assert.strictEqual(late.failures, 0)
+        assert.deepInclude(yield* performance(platform), {
+          attempts: shown.attempts,
+          errorRate: 0,
+          durationMsP95: shown.durationMsP95
+        })
+      }).pipe(Effect.provide(Benchmark.layer))
+    )
+
+    it.effect("counts while it runs as soon as it is late, and no longer than that", () =>
+      Effect.gen(function* () {
+        const { recent, running } = yield* Benchmark
+        yield* usual
+        const before = yield* now
+        const firstTokenAt = yield* Ref.make(Option.none<number>())
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* running({ platform, model: "m", type: "analysis", firstTokenAt })
+            yield* TestClock.adjust("900 millis")
+            assert.closeTo((yield* now).callMs, before.callMs, 1)
+            assert.strictEqual((yield* recent)[0]?.idleMs, 0)
+            yield* TestClock.adjust("20 seconds")
+            const late = yield* now
+            assert.isAbove(late.callMs, before.callMs * 1.2)
+            yield* Ref.set(firstTokenAt, Option.some(11_000))
+            const begun = yield* now
+            assert.isBelow(begun.callMs, late.callMs)
+          })
+        )
+        assert.closeTo((yield* now).callMs, before.callMs, 1)
+        assert.isAbove((yield* recent)[0]?.idleMs ?? 0, 0)
+      }).pipe(Effect.provide(Benchmark.layer))
+    )
+  })
+
+  it.effect("knows how long answers take at the speed of late, from ten of their type on", () =>
+    Effect.gen(function* () {
+      const { callTimes, record } = yield* Benchmark
+      const answer = (id: PlatformId, outputTokens: number, msPerToken: number) =>
+        record(
+          measurement({
+            platform: id,
+            durationMs: 1_000 + outputTokens * msPerToken,
+            timeToFirstTokenMs: 1_000,
+            outputTokens
+          })
+        )
+      const other = PlatformId.make("gemini")
+      for (let n = 1; n <= 9; n++) yield* answer(platform, n * 100, 10)
+      assert.deepStrictEqual(yield* callTimes(platform, "m", "analysis"), Option.none())
+      yield* answer(other, 1_000, 20)
+      // half of them have 500 tokens at most and the longest 1,000, whoever gave them
+      const own = Option.getOrThrow(yield* callTimes(platform, "m", "analysis"))
+      assert.closeTo(own.typicalMs, 6_000, 1e-6)
+      assert.closeTo(own.longMs, 11_000, 1e-6)
+      assert.closeTo(Option.getOrThrow(yield* callTimes(other, "m", "analysis")).longMs, 21_000, 1e-6)
+      assert.deepStrictEqual(yield* callTimes(platform, "m", "testing"), Option.none())
+      assert.deepStrictEqual(yield* callTimes(platform, "another", "analysis"), Option.none())
+    }).pipe(Effect.provide(Benchmark.layer))
+  )
+
   it.effect("wakes who waits for more attempts than there were", () =>
     Effect.gen(function* () {
-      const { recordedAfter, record } = yield* Benchmark
-      const first = yield* Effect.fork(recordedAfter(0))
+      const { newsAfter, record } = yield* Benchmark
+      const first = yield* Effect.fork(newsAfter(0))
       yield* Effect.yieldNow()
       assert.isTrue(Option.isNone(yield* Fiber.poll(first)))
       yield* record(measurement())
       assert.strictEqual(yield* Fiber.join(first), 1)
-      assert.strictEqual(yield* recordedAfter(0), 1)
-      const second = yield* Effect.fork(recordedAfter(1))
+      assert.strictEqual(yield* newsAfter(0), 1)
+      const second = yield* Effect.fork(newsAfter(1))
       yield* Effect.yieldNow()
       assert.isTrue(Option.isNone(yield* Fiber.poll(second)))
       yield* record(measurement())

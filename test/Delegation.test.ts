@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Random, TestClock } from "effect"
 import { AgentRouter } from "../src/AgentRouter.js"
 import { Benchmark } from "../src/Benchmark.js"
+import { Budgets } from "../src/Budgets.js"
 import {
   type AttemptEnded,
   type AttemptStarted,
@@ -10,10 +11,10 @@ import {
   type Journal
 } from "../src/Delegation.js"
 import { PlatformId } from "../src/Domain/Platform.js"
-import { TenantId } from "../src/Domain/Task.js"
 import { PlatformDetector } from "../src/PlatformDetector.js"
 import { Settings, type SettingsOptions } from "../src/Settings.js"
 import * as Testing from "../src/Testing.js"
+import { request } from "./Delegation/request.js"
 import * as ScriptedResources from "./Delegation/scriptedResources.js"
 import { jumpingClock } from "./support/jumpingClock.js"
 
@@ -30,34 +31,19 @@ const trio = (attempts: ReadonlyArray<Testing.Script["attempts"]>): ReadonlyArra
 const id = (name: string) => PlatformId.make(name)
 
 interface Written {
-  readonly started: Array<AttemptStarted & { readonly at: number }>
-  readonly ended: Array<AttemptEnded>
+  readonly started: Array<Omit<AttemptStarted, "booking"> & { readonly at: number }>
+  readonly ended: Array<Omit<AttemptEnded, "correction">>
 }
 
 const journal = (written: Written): Journal<never> => ({
-  attemptStarted: (attempt) =>
+  attemptStarted: ({ booking: _, ...attempt }) =>
     Effect.map(Effect.clock, (clock) => {
       written.started.push({ ...attempt, at: clock.unsafeCurrentTimeMillis() })
     }),
-  attemptEnded: (attempt) =>
+  attemptEnded: ({ correction: _, ...attempt }) =>
     Effect.sync(() => {
       written.ended.push(attempt)
     })
-})
-
-const request = <E = never>(journal: Journal<E>, over: Partial<DelegationRequest<E>> = {}): DelegationRequest<E> => ({
-  call: { messages: [{ role: "user", content: "Why?" }], maxOutputTokens: 100 },
-  requirement: { capabilities: [], contextTokens: 200 },
-  type: "analysis",
-  priority: "MEDIUM",
-  tenant: TenantId.make("local"),
-  deadline: 600_000,
-  id: "task",
-  attemptsMade: 0,
-  attemptsSpent: 0,
-  maxWaitMs: 600_000,
-  journal,
-  ...over
 })
 
 interface Bench {
@@ -80,7 +66,7 @@ const run = <A, E>(
     }).pipe(
       Effect.provide(
         Delegation.layer.pipe(
-          Layer.provide(AgentRouter.layer),
+          Layer.provide([AgentRouter.layer, Budgets.layer]),
           Layer.provideMerge(PlatformDetector.layer),
           Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), layer)),
           Layer.provide(Settings.layer(Testing.settings(scripts, options)))

@@ -1,13 +1,12 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Option, Stream } from "effect"
 import type { TaskEvent } from "../src/Domain/Event.js"
 import { TaskId } from "../src/Domain/Task.js"
 import { Events } from "../src/Events.js"
-import { Sql } from "../src/Sql.js"
 import { TaskStore } from "../src/TaskStore.js"
 import { ask, codex, settle, storeLayer, tenant } from "./Coordinator/harness.js"
+import { describeOnEachDatabase } from "./support/databases.js"
 
-const onMemory = storeLayer.pipe(Layer.provideMerge(Layer.orDie(Sql.layerMemory)))
 const id = TaskId.make("01900000-0000-7000-8000-000000000001")
 
 const oneTask = Effect.gen(function* () {
@@ -41,7 +40,9 @@ const oneTask = Effect.gen(function* () {
 const ids = (events: Iterable<TaskEvent>) => Array.from(events, (event) => event.id)
 const upTo = (count: number) => Array.from({ length: count }, (_, n) => n + 1)
 
-describe("Events", () => {
+describeOnEachDatabase("Events", (database) => {
+  const onIt = storeLayer.pipe(Layer.provideMerge(database))
+
   it.scoped("loses nothing and repeats nothing, however slow the reader", () =>
     Effect.gen(function* () {
       const { cancel, claim, events, store } = yield* oneTask
@@ -73,7 +74,7 @@ describe("Events", () => {
       yield* Fiber.join(slow)
       assert.deepStrictEqual(ids(seen), upTo(302))
       assert.strictEqual(seen.at(-1)?.type, "task.cancelled")
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("serves many readers of one task, and those that leave disturb nobody", () =>
@@ -85,7 +86,7 @@ describe("Events", () => {
       yield* Fiber.interrupt(leaving)
       yield* cancel
       for (const reader of readers) assert.deepStrictEqual(ids(yield* Fiber.join(reader)), [1, 2])
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("goes on after the event a reader saw last", () =>
@@ -97,6 +98,6 @@ describe("Events", () => {
         const rest = yield* Stream.runCollect(events.stream(id, after))
         assert.deepStrictEqual(ids(rest), upTo(202).slice(after))
       }
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 })

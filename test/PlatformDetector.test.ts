@@ -525,7 +525,11 @@ describe("PlatformDetector", () => {
           yield* TestClock.adjust("3 minutes")
           const down = "the platform is down"
           assert.deepStrictEqual(
-            told.notes.map(([platform, body]) => ({ platform, ...body })),
+            told.notes.map(([platform, body]) => {
+              assert(body.type === "platform.status")
+              const { from, performance, reasons, to } = body
+              return { platform, from, to, reasons, attempts: performance?.attempts }
+            }),
             (
               [
                 ["unknown", "available", []],
@@ -533,7 +537,7 @@ describe("PlatformDetector", () => {
                 ["degraded", "unavailable", [`2 health checks in a row failed: ${down}`]],
                 ["unavailable", "available", []]
               ] as const
-            ).map(([from, to, reasons]) => ({ platform: codex, type: "platform.status" as const, from, to, reasons }))
+            ).map(([from, to, reasons]) => ({ platform: codex, from, to, reasons, attempts: 0 }))
           )
         })
     )

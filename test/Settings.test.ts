@@ -2,7 +2,7 @@ import { FileSystem } from "@effect/platform"
 import { NodeFileSystem } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Redacted } from "effect"
-import { Settings, type SettingsFlags, SettingsInvalid, type SettingsShape } from "../src/Settings.js"
+import { databaseName, Settings, type SettingsFlags, SettingsInvalid, type SettingsShape } from "../src/Settings.js"
 
 const withVariables = (variables: Record<string, string>) =>
   Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(variables)), { pathDelim: "_" }))
@@ -189,6 +189,36 @@ describe("Settings.layerConfig", () => {
     )
   )
 
+  it.effect("takes who checks tasks and what is tried for those that failed", () =>
+    withFile(
+      {
+        validation: { platform: "local", timeoutMs: "2s", onInvalid: "note" },
+        alternatives: { order: ["partial", "class"], maxChildren: 3, maxMs: "1h", maxCostUsd: 0.5 }
+      },
+      (path) =>
+        Effect.gen(function* () {
+          const shape = yield* settings({ DREAM_TEAM_CONFIG: path, DREAM_TEAM_VALIDATION: "true" })
+          expect(shape.validation).toEqual({
+            enabled: true,
+            platform: "local",
+            model: undefined,
+            timeoutMs: 2_000,
+            onInvalid: "note"
+          })
+          expect(shape.alternatives).toEqual({
+            enabled: true,
+            order: ["partial", "class"],
+            maxChildren: 3,
+            maxMs: 3_600_000,
+            maxCostUsd: 0.5
+          })
+          const plain = yield* settings({ DREAM_TEAM_ALTERNATIVES: "false", DREAM_TEAM_VALIDATION_PLATFORM: "Gemini" })
+          expect(plain.validation).toMatchObject({ enabled: false, platform: "gemini", timeoutMs: 5_000 })
+          expect(plain.alternatives).toMatchObject({ enabled: false, maxChildren: 8, maxMs: 1_800_000 })
+        })
+    )
+  )
+
   it.effect("lets a flag win over the environment, that over the file, and that over the default", () =>
     withFile(
       {
@@ -315,7 +345,7 @@ describe("Settings.layerConfig", () => {
         DREAM_TEAM_API_KEYS: `ok:0123456789abcdef,${secret}`,
         DREAM_TEAM_CODEX_API_KEY: `${secret} ${secret}`,
         DREAM_TEAM_CODX_API_KEY: secret,
-        DREAM_TEAM_DATABASE: `postgres://user:${secret}@host/db`,
+        DREAM_TEAM_DATABASE: `postgres://user:1/${secret}@host/db`,
         DREAM_TEAM_QWEN_BASE_URL: `https://user:${secret}@host/v1?key=${secret}`
       }
       const inFile = yield* withFile(
@@ -338,18 +368,43 @@ describe("Settings.layerConfig", () => {
     })
   )
 
-  it.effect("says that PostgreSQL is not supported", () =>
+  it.effect("keeps the URL of a PostgreSQL database where nobody prints it, and shows it without its password", () =>
     Effect.gen(function* () {
-      const { problems } = yield* mistakes({ DREAM_TEAM_DATABASE: "postgres://user:pass@host/db" })
-      expect(problems).toEqual([
-        {
-          key: "DREAM_TEAM_DATABASE",
-          source: "environment",
-          value: '"postgres://host/db"',
-          problem: "PostgreSQL is not supported by this version",
-          expected: "the path of an SQLite file, or :memory:"
-        }
-      ])
+      for (const scheme of ["postgres", "postgresql"]) {
+        const url = `${scheme}://ann:hu%40sh@db.example:5433/tasks?sslmode=require&password=hush`
+        const shape = yield* settings({ DREAM_TEAM_DATABASE: url })
+        expect(shape.database).toEqual(Redacted.make(url))
+        expect(JSON.stringify(shape)).not.toContain("hush")
+        expect(databaseName(shape.database)).toBe("postgres://ann@db.example:5433/tasks")
+      }
+      expect(Settings.make({ database: "postgres://ann:hush@db/tasks" }).database).toSatisfy(Redacted.isRedacted)
+    })
+  )
+
+  it.effect("refuses a URL of PostgreSQL that cannot mean what was meant", () =>
+    Effect.gen(function* () {
+      for (const wrong of ["postgres:tasks", "postgres://", "postgres://u:p#w@host/db", "postgres://u:1/w@host/db"]) {
+        const { problems } = yield* mistakes({ DREAM_TEAM_DATABASE: wrong })
+        expect(problems).toMatchObject([{ key: "DREAM_TEAM_DATABASE", problem: "wrong value" }])
+        expect(problems[0]?.expected).toContain("percent-encoded")
+      }
+    })
+  )
+
+  it.effect("takes how long things are kept from the file and the environment", () =>
+    withFile({ retention: { tasksMs: "90d", keysMs: "2h" } }, (path) =>
+      Effect.gen(function* () {
+        const { retention } = yield* settings({ DREAM_TEAM_CONFIG: path, DREAM_TEAM_RETENTION_KEYS: "1h" })
+        expect(retention).toEqual({ tasksMs: 90 * 86_400_000, eventsMs: 7 * 86_400_000, keysMs: 3_600_000 })
+      })
+    )
+  )
+
+  it.effect("names what is wrong with how long things are kept", () =>
+    Effect.gen(function* () {
+      const { problems } = yield* mistakes({ DREAM_TEAM_RETENTION_TASKS: "for ever", DREAM_TEAM_RETENTION_EVENT: "1d" })
+      expect(problems.map(({ key }) => key)).toEqual(["DREAM_TEAM_RETENTION_TASKS", "DREAM_TEAM_RETENTION_EVENT"])
+      expect(problems[1]?.problem).toContain("did you mean DREAM_TEAM_RETENTION_EVENTS?")
     })
   )
 

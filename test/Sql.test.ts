@@ -139,10 +139,16 @@ describe("Sql", () => {
         "SELECT * FROM tasks WHERE tenant = 'a' AND idempotency_key = 'k'",
         "SELECT seq FROM tasks WHERE class_id = 1 AND state = 'queued' AND claim_epoch IS NULL ORDER BY seq LIMIT 4",
         "SELECT seq FROM tasks WHERE state = 'waiting' AND wake_at <= 5 LIMIT 200",
-        "SELECT seq FROM tasks WHERE state = 'waiting' AND class_id = 5 LIMIT 200",
+        "SELECT seq FROM tasks WHERE state = 'waiting' AND blocked_by = 0 AND held = 0 AND wake_at <= 5 LIMIT 200",
+        "SELECT seq FROM tasks WHERE state = 'waiting' AND blocked_by = 0 AND held = 0 AND class_id = 5 LIMIT 200",
         "SELECT seq FROM tasks WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= 5 LIMIT 200",
         "SELECT id FROM tasks WHERE claim_epoch IS NOT NULL AND claim_epoch < 5 LIMIT 200",
         "SELECT * FROM events WHERE task_id = 'a' AND id > 5 ORDER BY id LIMIT 100",
+        "SELECT id FROM events WHERE platform IS NULL AND at <= 5 LIMIT 200",
+        "SELECT seq FROM tasks WHERE idempotency_key IS NOT NULL AND created_at <= 5 LIMIT 200",
+        "SELECT seq FROM tasks WHERE finished_at IS NOT NULL AND finished_at <= 5 AND (finished_at, seq) > (1, 1) ORDER BY finished_at, seq LIMIT 200",
+        "SELECT seq FROM jobs WHERE finished_at IS NOT NULL AND finished_at <= 5 AND (finished_at, seq) > (1, 1) ORDER BY finished_at, seq LIMIT 200",
+        "SELECT 1 FROM dependencies WHERE depends_on = 'a'",
         "SELECT * FROM attempts WHERE task_id = 'a' ORDER BY number LIMIT 1000"
       ]
       yield* using(":memory:", (sql) =>

@@ -1,40 +1,13 @@
-import { assert, describe, it } from "@effect/vitest"
+import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Option, TestClock } from "effect"
-import { TaskId } from "../src/Domain/Task.js"
-import { Sql } from "../src/Sql.js"
-import { type AttemptEnd, type TaskClaim, type TaskEnd, TaskStore } from "../src/TaskStore.js"
+import { type TaskClaim, TaskStore } from "../src/TaskStore.js"
 import { ask, codex, failureOf, qwen, storeLayer, tenant } from "./Coordinator/harness.js"
+import { describeOnEachDatabase } from "./support/databases.js"
+import { answered, idOf, started, success, taskOf } from "./TaskStore/fixtures.js"
 
-const idOf = (n: number): TaskId => TaskId.make(`01900000-0000-7000-8000-${String(n).padStart(12, "0")}`)
+describeOnEachDatabase("TaskStore", (database) => {
+  const onIt = storeLayer.pipe(Layer.provideMerge(database))
 
-const taskOf = (n: number, classId: number, key?: string) => ({
-  id: idOf(n),
-  tenant,
-  classId,
-  type: "testing" as const,
-  priority: "MEDIUM" as const,
-  submission: ask(`task ${n}`),
-  request: {
-    call: { messages: [{ role: "user" as const, content: `task ${n}` }] as const },
-    requirement: { capabilities: [], contextTokens: 10 }
-  },
-  deadline: 86_400_000,
-  idempotency: key === undefined ? Option.none() : Option.some({ key, hash: `hash of ${n}` })
-})
-
-const usage = { inputTokens: 1, cachedInputTokens: 0, outputTokens: 1, reasoningTokens: 0 }
-const where = { number: 1, platform: codex, model: "gpt" }
-const started = { ...where, decision: { candidates: [], excluded: [], waitedMs: 0 } }
-const answered: AttemptEnd = { ...where, durationMs: 1, outcome: { _tag: "Succeeded", usage } }
-const success: TaskEnd = {
-  _tag: "Succeeded",
-  attempt: Option.some(answered),
-  result: { text: "yes", platform: codex, model: "gpt", usage }
-}
-
-const onMemory = storeLayer.pipe(Layer.provideMerge(Layer.orDie(Sql.layerMemory)))
-
-describe("TaskStore", () => {
   it.scoped("hands each write of a group its own failure, and the others their success", () =>
     Effect.gen(function* () {
       const store = yield* TaskStore
@@ -54,7 +27,7 @@ describe("TaskStore", () => {
         tasks.map((task) => task.preview),
         ["task 5", "task 4", "task 2", "task 1"]
       )
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("keeps all that a task's requirement says, and reads one of before it could say so much", () =>
@@ -85,7 +58,7 @@ describe("TaskStore", () => {
         affinityKey: "session",
         maxCostUsd: 0.5
       })
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("keeps a write whose caller went away", () =>
@@ -98,7 +71,7 @@ describe("TaskStore", () => {
       // What is written after it comes after it.
       yield* store.insert(taskOf(2, id))
       assert.strictEqual((yield* store.get(tenant, idOf(1))).prompt, "task 1")
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("takes every write of a former owner for void", () =>
@@ -107,7 +80,7 @@ describe("TaskStore", () => {
       const { id: classId } = yield* store.classOf([codex], "MEDIUM")
       const write: ReadonlyArray<(claim: TaskClaim) => Effect.Effect<void, unknown>> = [
         (claim) => store.attemptStarted(claim, started),
-        (claim) => store.attemptEnded(claim, { ...where, durationMs: 1, outcome: { _tag: "Ignored" } }),
+        (claim) => store.attemptEnded(claim, { ...answered, outcome: { _tag: "Ignored" } }),
         (claim) => store.finish(claim, success),
         (claim) => store.finish(claim, { _tag: "Failed", error: { type: "deadline", message: "late" } }),
         (claim) => store.park(claim, 5, "busy"),
@@ -139,7 +112,7 @@ describe("TaskStore", () => {
         }
         assert.deepStrictEqual([yield* store.get(tenant, claim.id), yield* store.attempts(tenant, claim.id)], before)
       }
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("gives each task to one owner, oldest first, and only those of the class", () =>
@@ -159,7 +132,7 @@ describe("TaskStore", () => {
       const request = yield* claims[2]?.[0]?.request ?? Effect.die("no claim")
       assert.deepStrictEqual(request.call.messages, [{ role: "user", content: "task 5" }])
       assert.deepStrictEqual(yield* store.classes, [mine, theirs])
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("knows when it has something to do next", () =>
@@ -178,7 +151,7 @@ describe("TaskStore", () => {
       yield* TestClock.adjust("7 seconds")
       assert.deepStrictEqual(yield* store.wakeDue, [id])
       assert.strictEqual((yield* store.get(tenant, claim.id)).waiting, undefined)
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 
   it.scoped("shows texts of any script whole, and previews without half characters", () =>
@@ -190,6 +163,6 @@ describe("TaskStore", () => {
       assert.strictEqual((yield* store.get(tenant, idOf(1))).prompt, prompt)
       const [summary] = (yield* store.list(tenant, { limit: 1 })).tasks
       assert.strictEqual(summary?.preview, "a".repeat(199))
-    }).pipe(Effect.provide(onMemory))
+    }).pipe(Effect.provide(onIt))
   )
 })

@@ -2,6 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schema, Stream, TestClock } from "effect"
 import { AgentRouter } from "../src/AgentRouter.js"
 import { Benchmark } from "../src/Benchmark.js"
+import { Budgets } from "../src/Budgets.js"
+import { Delegation } from "../src/Delegation.js"
 import { RateLimited, ServiceUnavailable } from "../src/Domain/ApiError.js"
 import { estimateInputTokens } from "../src/Domain/Call.js"
 import { LeaseUnavailable, type PlatformReason } from "../src/Domain/Failure.js"
@@ -46,7 +48,11 @@ const forecasting = (forecast: ResourceManager["Type"]["forecast"]) =>
 
 const layerWith = (forecast: ResourceManager["Type"]["forecast"]) =>
   TaskValidator.layer.pipe(
-    Layer.provide(AgentRouter.layer),
+    Layer.provide([
+      AgentRouter.layer,
+      Budgets.layer,
+      Layer.succeed(Delegation, { delegate: () => unused, preview: () => unused })
+    ]),
     Layer.provide([Benchmark.layer, Testing.platforms(team), forecasting(forecast)]),
     Layer.provide(
       Settings.layer(
@@ -114,7 +120,7 @@ describe("TaskValidator", () => {
       })
       assert.strictEqual(route.policy, "cheapest")
       assert.deepStrictEqual(yield* problemsOf({ prompt: "Why?", maxCostUsd: 0.01 }), [
-        "maxCostUsd: the task may cost more than that on every platform that could serve it, or its price is unknown"
+        "maxCostUsd: the task may cost more than that on every platform that could serve it, or its price is unknown: raise it, or lower maxOutputTokens"
       ])
     }).pipe(Effect.provide(layer))
   )
@@ -199,7 +205,7 @@ describe("TaskValidator", () => {
         }),
         [
           "prompt: it is empty",
-          "deadline: it lies in the past",
+          "deadline: it lies in the past: name an instant to come, or seconds from now",
           "platform: no platform nobody is configured; there are: codex, qwen",
           "deny.1: no platform nobody is configured; there are: codex, qwen",
           "deny.2: no platform typo is configured; there are: codex, qwen",
@@ -234,7 +240,7 @@ describe("TaskValidator", () => {
         "model: no platform that could serve the task has the model unheard-of"
       ])
       assert.deepStrictEqual(yield* problemsOf({ prompt: "x", platform: "qwen", requires: ["vision"] }), [
-        "requires: no platform that could serve the task has all of vision",
+        "requires: no platform that could serve the task has all of vision: ask for less",
         "platform: qwen cannot serve the task, though another platform could"
       ])
       assert.deepStrictEqual(yield* problemsOf({ prompt: "x", deny: ["codex", "qwen"] }), [

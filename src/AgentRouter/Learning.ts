@@ -4,7 +4,7 @@ import * as Quality from "./Quality.js"
 import type { SavedQuality } from "./QualityStore.js"
 
 /** Without an attempt for this long, ms, what was measured speaks of the past. */
-const freshMs = 60_000
+const freshMs = 5 * 60_000
 /** How long what was measured of a model is what others are compared with, ms. */
 const comparableMs = 10 * 60_000
 

@@ -32,7 +32,9 @@ export const largestStep = 1.25
 export const halfLifeMs = 5 * 60_000
 
 /** Successes that everybody is taken to have had, so that the first failure is not a verdict. */
-const presumed = 4
+const presumedSuccesses = 4
+/** Answers that everybody is taken to have given at the usual speed. */
+const presumedAnswers = 2
 
 const clamp = (value: number, least: number, most: number): number => Math.min(most, Math.max(least, value))
 
@@ -43,12 +45,12 @@ export const factorOf = ({ reliability, speed }: Quality): number =>
 /** Where what is measured points to. `usualMs` is how long a call of ordinary length takes on the platforms, in the middle. */
 export const targetOf = (reading: Reading, usualMs: number | undefined): Quality => {
   const { answers, attempts, baselineMs, callMs, failures } = reading
-  const reliability = clamp((1 - failures / (attempts + presumed)) ** 3, bounds.least, 1)
+  const reliability = clamp((1 - failures / (attempts + presumedSuccesses)) ** 3, bounds.least, 1)
   if (callMs === undefined || !(callMs > 0)) return { reliability, speed: 1 }
-  const againstPeers = clamp(Math.sqrt((usualMs ?? callMs) / callMs), 0.5, 2)
+  const againstPeers = clamp((usualMs ?? callMs) / callMs, 0.5, 2)
   const againstItself = clamp(Math.sqrt((baselineMs ?? callMs) / callMs), 0.5, 1)
   // as much of it as there is evidence
-  return { reliability, speed: (againstPeers * againstItself) ** (answers / (answers + presumed)) }
+  return { reliability, speed: (againstPeers * againstItself) ** (answers / (answers + presumedAnswers)) }
 }
 
 const towards = (from: number, to: number, step: number): number =>

@@ -1,6 +1,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { Context, Effect, Layer, Schema } from "effect"
 import { PlatformId } from "../Domain/Platform.js"
+import { SqlWriter } from "../Sql/Writer.js"
 
 /** What the router had learned of a model when it was saved. */
 export const SavedQuality = Schema.Struct({
@@ -45,16 +46,16 @@ export class QualityStore extends Context.Tag("dream-team/QualityStore")<
   })
 
   /** In the database. */
-  static readonly layer: Layer.Layer<QualityStore, never, SqlClient.SqlClient> = Layer.effect(
+  static readonly layer: Layer.Layer<QualityStore, never, SqlClient.SqlClient | SqlWriter> = Layer.effect(
     QualityStore,
-    Effect.map(SqlClient.SqlClient, (sql) => ({
+    Effect.map(Effect.all([SqlClient.SqlClient, SqlWriter]), ([sql, writer]) => ({
       load: sql`SELECT platform, model, reliability, speed, saved_at AS "savedAt" FROM routing_quality`.pipe(
         Effect.flatMap(decode),
         Effect.mapError(failed("What the router has learned cannot be read"))
       ),
       save: (qualities) =>
-        sql
-          .withTransaction(
+        writer
+          .write(
             Effect.zipRight(
               sql`DELETE FROM routing_quality`,
               qualities.length === 0
@@ -70,11 +71,7 @@ export class QualityStore extends Context.Tag("dream-team/QualityStore")<
                   )}`
             )
           )
-          .pipe(
-            // A COMMIT that fails may leave its transaction open, and the next BEGIN on this connection needs it gone.
-            Effect.tapErrorCause(() => Effect.ignore(sql`ROLLBACK`)),
-            Effect.mapError(failed("What the router has learned cannot be stored"))
-          )
+          .pipe(Effect.asVoid, Effect.mapError(failed("What the router has learned cannot be stored")))
     }))
   )
 }

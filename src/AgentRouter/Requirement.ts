@@ -21,7 +21,7 @@ const isClass = Schema.is(ModelClass)
 const count = (tokens: number): string => tokens.toLocaleString("en-US")
 
 /** Three digits, rounded up: what is above a bound never reads as the bound. */
-const roundedUp = (amount: number): number => {
+export const roundedUp = (amount: number): number => {
   const digit = 10 ** (Math.floor(Math.log10(amount)) - 2)
   return Number((Math.ceil(amount / digit - 1e-9) * digit).toPrecision(3))
 }
@@ -38,6 +38,10 @@ const costOf = (requirement: Requirement, price: Price | undefined, margin: numb
 /** What one attempt with `model` may cost there at most at list price, USD; absent where the model has no price. */
 export const maxCostOf = (platform: PlatformSettings, model: string, requirement: Requirement): number | undefined =>
   costOf(requirement, priceOf(platform, model), inputMargin)
+
+/** The most tokens one attempt may use: its input with the margin of the estimate, and the longest answer. */
+export const maxTokensOf = ({ contextTokens, inputTokens = contextTokens, outputTokens = 0 }: Requirement): number =>
+  Math.ceil(inputTokens * inputMargin) + outputTokens
 
 /**
  * The model of `platform` that serves a call which names `model`, or why there is none. Its configured model, every
@@ -79,7 +83,12 @@ export const judge = (platform: PlatformSettings, requirement: Requirement): Eit
   if (Either.isLeft(served)) return Either.left([...obstacles, served.left].join("; "))
   const model = served.right
   const price = priceOf(platform, model)
-  const { maxCostUsd } = requirement
+  const { maxCostUsd, maxTokens } = requirement
+  if (maxTokens !== undefined && maxTokensOf(requirement) > maxTokens) {
+    obstacles.push(
+      `the call may use ${count(maxTokensOf(requirement))} tokens, more than the ${count(maxTokens)} it may use at most`
+    )
+  }
   if (maxCostUsd !== undefined) {
     const atMost = maxCostOf(platform, model, requirement)
     if (atMost === undefined) obstacles.push(`its price is unknown: the settings have none for the model ${model}`)

@@ -6,8 +6,11 @@ export interface Measurement {
   readonly platform: PlatformId
   readonly model: string
   readonly type: TaskType
-  /** `platform-failure` only where the platform is to blame (scope `platform`). */
-  readonly outcome: "succeeded" | "platform-failure" | "other-failure"
+  /**
+   * `platform-failure` only where the platform is to blame (scope `platform`). `cut`: given up before it was answered,
+   * for the call's deadline or because another attempt was faster; it was neither answered nor did it fail.
+   */
+  readonly outcome: "succeeded" | "platform-failure" | "other-failure" | "cut"
   readonly durationMs: number
   readonly timeToFirstTokenMs?: number | undefined
   /** Input and output tokens. */

@@ -1,9 +1,10 @@
 import { createServer } from "node:net"
 import { dirname, resolve } from "node:path"
+import * as Reactivity from "@effect/experimental/Reactivity"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as HttpClient from "@effect/platform/HttpClient"
 import Sqlite from "better-sqlite3"
-import { Clock, Console, Data, Duration, Effect, Layer, Predicate } from "effect"
+import { Clock, Console, Data, Duration, Effect, Layer, Predicate, Redacted } from "effect"
 import type { LimitReading } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
 import { monotonicMs } from "../Domain/Time.js"
@@ -12,7 +13,7 @@ import { type PlatformClient, Platforms } from "../Platforms.js"
 import { keyVariables, platformVariable } from "../Settings/Environment.js"
 import { type Loaded, load, type SettingsFlags } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
-import { Settings } from "../Settings.js"
+import { type DatabaseSetting, databaseName, Settings } from "../Settings.js"
 import { explain, own } from "../Sql/Ownership.js"
 import { codeOf, urlOf } from "./Connection.js"
 import { counted, duration, oneLine, printJson } from "./Output.js"
@@ -127,7 +128,24 @@ const open = (file: string) =>
     )
   )
 
-const checkDatabase = Effect.fn("Doctor.checkDatabase")(function* (database: string, running: boolean) {
+/** Asks the server of a PostgreSQL database, as the service would, and changes nothing. */
+const checkPostgres = (url: Redacted.Redacted<string>) =>
+  Effect.gen(function* () {
+    const { connect } = yield* Effect.promise(() => import("../Sql/Postgres.js"))
+    const sql = yield* connect(url)
+    const [about] = yield* sql<{ readonly version: string }>`SELECT current_setting('server_version') AS version`
+    return `${databaseName(url)} answers (PostgreSQL ${about?.version.split(" ")[0]})`
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(Reactivity.layer),
+    Effect.match({
+      onSuccess: (found): Check => ({ name: "database", status: "ok", found }),
+      onFailure: ({ message }): Check => ({ name: "database", status: "problem", found: message })
+    })
+  )
+
+const checkDatabase = Effect.fn("Doctor.checkDatabase")(function* (database: DatabaseSetting, running: boolean) {
+  if (Redacted.isRedacted(database)) return yield* checkPostgres(database)
   const fileSystem = yield* FileSystem.FileSystem
   const ok = (found: string): Check => ({ name: "database", status: "ok", found })
   if (database === ":memory:") {

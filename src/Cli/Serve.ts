@@ -1,9 +1,10 @@
-import { Console, Context, Effect, type Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
+import { Cause, Console, Context, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
 import { Http } from "../Http.js"
 import { PlatformDetector } from "../PlatformDetector.js"
 import * as Transport from "../Platforms/Transport.js"
 import { load } from "../Settings/Load.js"
-import { Settings, type SettingsFlags, type SettingsShape } from "../Settings.js"
+import { databaseName, Settings, type SettingsFlags, type SettingsShape } from "../Settings.js"
+import { DatabaseUnavailable, Ownership } from "../Sql.js"
 import { Team } from "../Team.js"
 import { Telemetry } from "../Telemetry.js"
 import { Misuse } from "./Exit.js"
@@ -33,7 +34,7 @@ const announce = (url: string, settings: SettingsShape, json: boolean): Effect.E
   json
     ? printJson({
         url,
-        database: settings.database,
+        database: databaseName(settings.database),
         platforms: settings.platforms.map(({ baseUrl, id, model }) => ({ id, model, baseUrl })),
         absent: settings.absent
       })
@@ -47,7 +48,7 @@ const announce = (url: string, settings: SettingsShape, json: boolean): Effect.E
           ),
           ...(settings.absent.length === 0 ? [] : ["", "Left out:", ...absentLines(settings)]),
           "",
-          `Tasks are kept in ${settings.database}. Stop with Ctrl-C.`
+          `Tasks are kept in ${databaseName(settings.database)}. Stop with Ctrl-C.`
         ].join("\n")
       )
 
@@ -87,22 +88,31 @@ const closeWithin = (scope: Scope.CloseableScope, ms: number) => (exit: Exit.Exi
     )
   )
 
-/** Runs the service until stopped. At the end running attempts get their grace, and the whole a bit more. */
+/** Whether the database belongs to another process, so that nothing of what this one does can be kept. */
+const isTaken = (exit: Exit.Exit<unknown, unknown>): boolean =>
+  Exit.isFailure(exit) &&
+  Option.exists(
+    Cause.failureOption(exit.cause),
+    (error) => error instanceof DatabaseUnavailable && error.inUse === true
+  )
+
+/** Runs the service until stopped, or until another process has taken its database over. At the end running attempts get their grace, and the whole a bit more. */
 export const run = Effect.fn("Cli.serve")(function* ({ json, ...flags }: ServeOptions) {
   const { settings } = yield* load(flags)
   if (settings.platforms.length === 0) return yield* noPlatform(settings)
   return yield* Effect.acquireUseRelease(
     Scope.make(),
     (scope) =>
-      Layer.buildWithScope(Layer.provide(Layer.merge(Http.layer, statusLog), Team.layer), scope).pipe(
-        Effect.map((context) => Context.get(context, Http).url),
-        Effect.tap((url) => announce(url, settings, json)),
-        Effect.tap((url) => Effect.logInfo("The service is ready").pipe(Effect.annotateLogs({ url }))),
-        Effect.zipRight(Effect.never),
+      Layer.buildWithScope(Layer.provideMerge(Layer.merge(Http.layer, statusLog), Team.layer), scope).pipe(
+        Effect.tap((context) => announce(Context.get(context, Http).url, settings, json)),
+        Effect.tap((context) =>
+          Effect.logInfo("The service is ready").pipe(Effect.annotateLogs({ url: Context.get(context, Http).url }))
+        ),
+        Effect.flatMap((context) => Context.get(context, Ownership).lost),
         Effect.onInterrupt(() =>
           Effect.logInfo(`The service stops; running attempts have ${duration(settings.shutdownGraceMs)} to end`)
         )
       ),
-    (scope, exit) => closeWithin(scope, settings.shutdownGraceMs + closingMs)(exit)
+    (scope, exit) => (isTaken(exit) ? Effect.void : closeWithin(scope, settings.shutdownGraceMs + closingMs)(exit))
   ).pipe(Effect.provide(surroundings(settings)))
 })

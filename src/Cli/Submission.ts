@@ -18,13 +18,16 @@ export interface SubmissionOptions {
   readonly policy: Option.Option<RoutingPolicy>
   readonly affinityKey: Option.Option<string>
   readonly maxCostUsd: Option.Option<number>
+  readonly maxTokens: Option.Option<number>
   readonly system: Option.Option<string>
   /** Seconds from now, or an ISO 8601 instant. */
   readonly deadline: Option.Option<string | number>
   readonly maxOutputTokens: Option.Option<number>
+  readonly callbackUrl: Option.Option<string>
 }
 
-const standardInput = NodeStream.stdin.pipe(
+/** All of standard input, as text. */
+export const standardInput = NodeStream.stdin.pipe(
   Stream.decodeText(),
   Stream.mkString,
   Effect.mapError(() => new CommandFailed({ message: "Standard input cannot be read." }))
@@ -49,9 +52,11 @@ export const submissionOf = (options: SubmissionOptions): Effect.Effect<TaskSubm
       policy: Option.getOrUndefined(options.policy),
       affinityKey: Option.getOrUndefined(options.affinityKey),
       maxCostUsd: Option.getOrUndefined(options.maxCostUsd),
+      maxTokens: Option.getOrUndefined(options.maxTokens),
       system: Option.getOrUndefined(options.system),
       maxOutputTokens: Option.getOrUndefined(options.maxOutputTokens),
-      deadline: Option.getOrUndefined(options.deadline)
+      deadline: Option.getOrUndefined(options.deadline),
+      callbackUrl: Option.getOrUndefined(options.callbackUrl)
     }
   })
 

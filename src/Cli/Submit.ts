@@ -1,6 +1,7 @@
 import { Console, Effect, Option, Stream } from "effect"
 import type { Client } from "../Client.js"
 import { Task, type TaskId } from "../Domain/Task.js"
+import * as Bulk from "./Bulk.js"
 import { printAs, withService } from "./Connection.js"
 import { CommandFailed, Misuse } from "./Exit.js"
 import { printable } from "./Output.js"
@@ -9,6 +10,8 @@ import { eventLine, taskError } from "./Words.js"
 
 export interface SubmitOptions extends SubmissionOptions {
   readonly idempotencyKey: Option.Option<string>
+  /** Many tasks, one a line; `-`: standard input. */
+  readonly file: Option.Option<string>
   readonly dryRun: boolean
   readonly wait: boolean
   readonly url: Option.Option<string>
@@ -27,6 +30,10 @@ const finished = (client: Client, id: TaskId) =>
     )
   )
 
+/** Whether nothing is said of one task alone. */
+const isAlone = ({ dryRun, file: _, idempotencyKey: __, json: ___, url: ____, wait: _____, ...task }: SubmitOptions) =>
+  !dryRun && Object.values(task).every(Option.isNone)
+
 /** Submits a task; prints its id, or with `wait` its answer. Fails where the task it waited for does. */
 export const run = (options: SubmitOptions) => {
   if (options.dryRun && (options.wait || Option.isSome(options.idempotencyKey))) {
@@ -35,6 +42,15 @@ export const run = (options: SubmitOptions) => {
         "--dry-run submits nothing, so there is nothing to --wait for and nothing that takes an --idempotency-key.\n" +
         "See 'dream-team submit --help' for what it takes."
     })
+  }
+  if (Option.isSome(options.file)) {
+    return isAlone(options)
+      ? Bulk.run({ ...options, file: options.file.value })
+      : new Misuse({
+          message:
+            "--file takes tasks from a file, each with all that is said of it, so there is no prompt and no other option " +
+            "of a task beside it.\nSee 'dream-team submit --help' for what it takes."
+        })
   }
   return withService(options.url, (client) =>
     Effect.gen(function* () {
@@ -51,6 +67,9 @@ export const run = (options: SubmitOptions) => {
       if (options.json) yield* printAs(Task, task)
       else if (task.result !== undefined) {
         yield* Console.log(process.stdout.isTTY ? printable(task.result.text) : task.result.text)
+      }
+      if (task.partial === true) {
+        yield* Console.error(`This answer is not whole. 'dream-team tasks show ${task.id}' tells more.`)
       }
       if (task.state !== "succeeded") {
         const why = task.error === undefined ? `is ${task.state}` : taskError(task.error)

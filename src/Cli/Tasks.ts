@@ -1,6 +1,6 @@
 import { Clock, Console, Effect, Option, Schema, Stream } from "effect"
 import { AttemptList, TaskList } from "../Coordinator/Api.js"
-import { TaskEvent } from "../Domain/Event.js"
+import { isFinal, TaskEvent } from "../Domain/Event.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { type Priority, Task, type TaskState, type TaskType } from "../Domain/Task.js"
 import { printAs, taskId, withService } from "./Connection.js"
@@ -78,6 +78,8 @@ export const watch = (options: OneTask) =>
             ? Effect.flatMap(Effect.orDie(encode(event)), (line) => Console.log(line))
             : Console.log(eventLine(event))
         ),
+        // What became of its webhook may follow its end.
+        Stream.filter(isFinal),
         Stream.runLast
       )
       if (Option.isSome(last) && last.value.type !== "task.succeeded") {

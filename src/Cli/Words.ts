@@ -1,4 +1,5 @@
-import type { PlatformEvent, TaskEvent } from "../Domain/Event.js"
+import type { BudgetsView } from "../Domain/Budget.js"
+import type { JobEvent, KeyEvent, PlatformEvent, ServiceEvent, TaskEvent, TaskEventBody } from "../Domain/Event.js"
 import type { FailureView } from "../Domain/Failure.js"
 import type {
   BreakerView,
@@ -9,7 +10,7 @@ import type {
   PlatformView,
   ResourcesView
 } from "../Domain/Lease.js"
-import type { Attempt, Task, TaskPreview, TaskSummary } from "../Domain/Task.js"
+import type { Attempt, Task, TaskPreview, TaskSummary, Verdict } from "../Domain/Task.js"
 import { byteSize, counted, duration, oneLine, printable, relative, table } from "./Output.js"
 
 /** What each scope of failure means to the person who asks why. */
@@ -146,6 +147,7 @@ export const previewText = (preview: TaskPreview, now: number): string => {
   return [
     `A task of the type ${type}, priority ${priority}: about ${counted(Math.round(tokens.input), "token")} in, at most ${tokens.maxOutput.toLocaleString("en-US")} out,`,
     `to be done by ${new Date(deadline).toISOString()} (${relative(deadline, now)}). It would be accepted.`,
+    ...(preview.validation === undefined ? [] : [`It was ${verdictText(preview.validation)}.`]),
     "",
     verdict,
     "",
@@ -174,16 +176,60 @@ export const previewText = (preview: TaskPreview, now: number): string => {
   ].join("\n")
 }
 
+/** What a model found of a task, without a full stop. */
+const verdictText = ({ costUsd, model, platform, problems, status, suggestion, why }: Verdict): string => {
+  const who = model === undefined ? platform : `${platform} (${model})`
+  const cost = costUsd === undefined || costUsd === 0 ? "" : ` for ${usd(costUsd)}`
+  switch (status) {
+    case "valid":
+      return `found valid by ${who}${cost}`
+    case "unchecked":
+      return `not checked by ${who}: ${sentence(why ?? "it gave no verdict")}`
+    case "invalid": {
+      const advice = suggestion === undefined ? "" : `; it suggests: ${sentence(suggestion)}`
+      return `found not valid by ${who}${cost}: ${problems.map(sentence).join("; ")}${advice}`
+    }
+  }
+}
+
 /** How a task failed, as the end of a sentence that began with it. */
 export const taskError = (error: { readonly type: string; readonly message: string }): string =>
   `failed (${error.type}): ${sentence(error.message)}`
 
-const state = (task: Pick<Task, "state" | "waiting" | "error">, now: number): string =>
+const state = (task: Pick<Task, "attention" | "error" | "partial" | "state" | "waiting">, now: number): string =>
   task.state === "waiting" && task.waiting !== undefined
     ? `waiting (${oneLine(task.waiting.why, 200)}; looked at again ${relative(task.waiting.until, now)})`
     : task.state === "failed" && task.error !== undefined
-      ? taskError(task.error)
-      : task.state
+      ? `${taskError(task.error)}${task.attention === true ? ". A person should look at it" : ""}`
+      : stateName(task)
+
+/** A state in a word or two. */
+const stateName = ({ attention, partial, state }: Pick<Task, "attention" | "partial" | "state">): string =>
+  partial === true ? `${state} (not whole)` : attention === true ? `${state} (look at it)` : state
+
+/** What became of telling a task's end. */
+const webhookWords = ({ callbackUrl, webhook }: Task, now: number): string => {
+  // Its path may hold what only its receiver should know.
+  const to = callbackUrl !== undefined && URL.canParse(callbackUrl) ? new URL(callbackUrl).origin : "-"
+  if (webhook === undefined) return `to ${to}, when it has ended`
+  const attempts = `${webhook.attempts} ${webhook.attempts === 1 ? "attempt" : "attempts"}`
+  const why = webhook.lastError === undefined ? "" : `: ${oneLine(webhook.lastError, 200)}`
+  switch (webhook.state) {
+    case "delivered":
+      return `delivered to ${to} (${attempts})`
+    case "failed":
+      return `given up after ${attempts} to ${to}${why}`
+    case "pending":
+      return webhook.nextAt === undefined || webhook.attempts === 0
+        ? `on its way to ${to}`
+        : `to ${to} again ${relative(webhook.nextAt, now)}, after ${attempts}${why}`
+  }
+}
+
+const alternativeText = (alternative: Task["alternative"]): string =>
+  alternative === undefined
+    ? ""
+    : ` (${alternative.step}${alternative.note === undefined ? "" : `: ${sentence(alternative.note)}`})`
 
 /** A task and its attempts, told to a person. `now` is epoch ms. */
 export const taskText = (task: Task, attempts: ReadonlyArray<Attempt>, now: number): string => {
@@ -195,7 +241,10 @@ export const taskText = (task: Task, attempts: ReadonlyArray<Attempt>, now: numb
     task.finishedAt === undefined
       ? `Deadline  ${new Date(task.deadline).toISOString()} (${relative(task.deadline, now)})`
       : `Finished  ${new Date(task.finishedAt).toISOString()} (${duration(task.finishedAt - task.createdAt)} after it was submitted)`,
-    `Prompt    ${oneLine(task.prompt, 200)}`
+    `Prompt    ${oneLine(task.prompt, 200)}`,
+    ...(task.callbackUrl === undefined ? [] : [`Webhook   ${webhookWords(task, now)}`]),
+    ...(task.validation === undefined ? [] : [`Check     ${verdictText(task.validation)}`]),
+    ...(task.parentId === undefined ? [] : [`Made for  ${task.parentId}${alternativeText(task.alternative)}`])
   ]
   for (const attempt of attempts) {
     // a hedge and the attempt before it were out at once: where one was ignored and the other answered, it was beaten
@@ -209,14 +258,27 @@ export const taskText = (task: Task, attempts: ReadonlyArray<Attempt>, now: numb
     lines.push(...decision(attempt).map((line) => `  ${line}`))
   }
   if (attempts.length === 0) lines.push("", "No attempt yet.")
+  if (task.alternatives !== undefined) {
+    lines.push(
+      "",
+      "Its attempts were used up, so these tasks were made for it:",
+      ...table(
+        ["TASK", "STEP", "STATE", "WHAT"],
+        task.alternatives.map(({ id, note, state, step }) => [id, step, state, oneLine(note ?? "-", 120)])
+      ).split("\n")
+    )
+  }
   for (const reason of task.error?.details?.reasons ?? []) {
     lines.push(`  ${reason.platform}: ${oneLine(reason.reason, 200)}`)
   }
   if (task.result !== undefined) {
-    const { costUsd, model, platform, text, usage } = task.result
+    const { costUsd, model, note, partial, platform, text, usage } = task.result
     const cost = costUsd === undefined ? "cost unknown" : usd(costUsd)
     lines.push(
       "",
+      ...(note === undefined
+        ? []
+        : [`${partial === true ? "This answer is not whole" : "How it was made"}: ${sentence(note)}.`]),
       `Answer of ${platform} (${model}): ${usage.inputTokens} tokens in, ${usage.outputTokens} out, ${cost}`,
       "",
       printable(text)
@@ -231,7 +293,7 @@ export const taskTable = (tasks: ReadonlyArray<TaskSummary>, now: number): strin
     ["ID", "STATE", "PRIORITY", "TYPE", "PLATFORM", "ATTEMPTS", "SUBMITTED", "PROMPT"],
     tasks.map((task) => [
       task.id,
-      task.state,
+      stateName(task),
       task.priority,
       task.type,
       task.platform ?? "-",
@@ -241,6 +303,11 @@ export const taskTable = (tasks: ReadonlyArray<TaskSummary>, now: number): strin
     ])
   )
 
+const webhookEventWords = (event: Extract<TaskEventBody, { type: "webhook.delivered" | "webhook.failed" }>): string =>
+  event.type === "webhook.delivered"
+    ? `webhook delivered (attempt ${event.attempts}, status ${event.status})`
+    : `webhook given up after ${event.attempts} attempts: ${oneLine(event.why, 200)}`
+
 /** One event of a task as a line. */
 export const eventLine = (event: TaskEvent): string => {
   const at = new Date(event.at).toISOString()
@@ -248,6 +315,10 @@ export const eventLine = (event: TaskEvent): string => {
     switch (event.type) {
       case "task.queued":
         return "queued"
+      case "task.validated":
+        return verdictText(event.verdict)
+      case "task.alternative":
+        return `alternative ${event.step}: task ${event.child}${event.note === undefined ? "" : ` (${sentence(event.note)})`}`
       case "task.waiting":
         return `waits until ${new Date(event.until).toISOString()}: ${oneLine(event.why, 200)}`
       case "attempt.started":
@@ -268,6 +339,9 @@ export const eventLine = (event: TaskEvent): string => {
         return "cancelled"
       case "task.retried":
         return "queued again"
+      case "webhook.delivered":
+      case "webhook.failed":
+        return webhookEventWords(event)
     }
   }
   return `${at}  ${words()}`
@@ -438,6 +512,29 @@ export const resourcesText = ({ admission, platforms, queue }: ResourcesView, no
   ].join("\n")
 }
 
+/** The budgets of the day, told to a person. */
+export const budgetsText = ({ day, key, platforms, resetsAt }: BudgetsView, now: number): string => {
+  const row = (name: string, { tokens, usd }: Pick<BudgetsView["key"], "tokens" | "usd">): ReadonlyArray<string> => {
+    const dollars = (amount: number): string => `$${amount.toFixed(4)}`
+    const count = (amount: number): string => amount.toLocaleString("en-US")
+    return [
+      name,
+      `${dollars(usd.spent)}${usd.limit === undefined ? "" : ` of ${dollars(usd.limit)}`}`,
+      usd.reserved === 0 ? "-" : dollars(usd.reserved),
+      `${count(tokens.spent)}${tokens.limit === undefined ? "" : ` of ${count(tokens.limit)}`}`,
+      tokens.reserved === 0 ? "-" : count(tokens.reserved)
+    ]
+  }
+  return [
+    `${day} (UTC); a new day begins ${soon(resetsAt, now)}`,
+    "",
+    table(
+      ["BUDGET OF", "SPENT", "RESERVED", "TOKENS", "RESERVED"],
+      [row(`${key.tenant} (API key)`, key), ...platforms.map((platform) => row(platform.platform, platform))]
+    )
+  ].join("\n")
+}
+
 const limitsInWords = (limits: LimitsPatch): string =>
   Object.entries(limits)
     .flatMap(([name, value]) => (value === undefined ? [] : [value === null ? `${name} lifted` : `${name} ${value}`]))
@@ -477,7 +574,43 @@ export const platformEventLine = (event: PlatformEvent): string => {
         return `drained by ${event.tenant}`
       case "platform.resumed":
         return `resumed by ${event.tenant}`
+      case "budget.exhausted":
+        return `budget of the day used up until ${new Date(event.until).toISOString()}`
+      case "budget.reset":
+        return "a new day's budget"
     }
   }
   return `${new Date(event.at).toISOString()}  ${words()}${why}${by}`
+}
+
+const jobEventLine = (event: JobEvent): string => {
+  const at = new Date(event.at).toISOString()
+  switch (event.type) {
+    case "webhook.delivered":
+    case "webhook.failed":
+      return `${at}  ${webhookEventWords(event)}`
+    default: {
+      const { cancelled, failed, succeeded, total } = event
+      const counts = `${succeeded} of ${total} succeeded, ${failed} failed, ${cancelled} cancelled`
+      return `${at}  ${event.type.slice("job.".length)}: ${counts}`
+    }
+  }
+}
+
+const keyEventLine = (event: KeyEvent): string => {
+  const words =
+    event.type === "budget.exhausted"
+      ? `budget of the day used up until ${new Date(event.until).toISOString()}: ${oneLine(event.why, 200)}`
+      : "a new day's budget"
+  return `${new Date(event.at).toISOString()}  ${words}`
+}
+
+/** Any event of the service as a line, with what it belongs to. */
+export const serviceEventLine = (event: ServiceEvent): string => {
+  const naming = (line: string, whose: string): string => line.replace("  ", `  ${whose}  `)
+  if ("taskId" in event) return naming(eventLine(event), `task ${event.taskId}`)
+  if ("jobId" in event) return naming(jobEventLine(event), `job ${event.jobId}`)
+  return "platform" in event
+    ? naming(platformEventLine(event), `platform ${event.platform}`)
+    : naming(keyEventLine(event), `key ${event.tenant}`)
 }

@@ -26,13 +26,84 @@ export const SubmissionBody = TaskSubmission.annotations({
   parseOptions: { onExcessProperty: "error" }
 })
 
+export const IdempotencyKey = Schema.String.pipe(
+  Schema.pattern(/^[\x21-\x7e]{1,255}$/, { message: () => "expected 1 to 255 visible ASCII characters" })
+)
+
+/** Lines of one bulk submission. */
+export const maxBulkLines = 100_000
+
+/** One line of a bulk submission. */
+export const BulkLine = Schema.Struct({
+  ...TaskSubmission.fields,
+  idempotencyKey: Schema.optional(IdempotencyKey).annotations({
+    description: "As the header of one submission; wins over the key made of the header's and the line's number."
+  })
+}).annotations({ identifier: "BulkLine", parseOptions: { onExcessProperty: "error" } })
+export type BulkLine = typeof BulkLine.Type
+
+const lineNumber = Schema.propertySignature(Schema.Int.pipe(Schema.positive())).annotations({
+  description: "Of the submission, from 1."
+})
+
+/** What became of one line of a bulk submission. */
+export const BulkVerdict = Schema.Union(
+  Schema.Struct({
+    line: lineNumber,
+    id: TaskId,
+    state: TaskState,
+    replayed: Schema.optional(Schema.Literal(true)).annotations({
+      description: "The idempotency key was seen before with the same submission: nothing was stored this time."
+    })
+  }),
+  Schema.Struct({
+    line: lineNumber,
+    error: Schema.Struct({ type: Schema.String, message: Schema.String, details: Schema.Unknown }).annotations({
+      description: "As the body of the error that a single submission would have got."
+    })
+  })
+).annotations({ identifier: "BulkVerdict" })
+export type BulkVerdict = typeof BulkVerdict.Type
+
+export const bulkType = "application/x-ndjson"
+
+/** The second content type of one and the same endpoint, which the generated description does not know. */
+const describeBulk = (operation: Record<string, unknown>): Record<string, unknown> => {
+  const body = Object(operation.requestBody)
+  const responses = Object(operation.responses)
+  const done = Object(responses["200"])
+  return {
+    ...operation,
+    requestBody: {
+      ...body,
+      content: {
+        ...Object(body.content),
+        [bulkType]: {
+          schema: {
+            type: "string",
+            description: `Up to ${maxBulkLines} lines, a BulkLine each: the fields of a submission and an \`idempotencyKey\`.`
+          }
+        }
+      }
+    },
+    responses: {
+      ...responses,
+      "200": {
+        ...done,
+        content: {
+          ...Object(done.content),
+          [bulkType]: {
+            schema: { type: "string", description: "A BulkVerdict for each line that is not blank, in order." }
+          }
+        }
+      }
+    }
+  }
+}
+
 const TaskPath = Schema.Struct({
   id: Schema.propertySignature(TaskId).annotations({ description: "The task's id, as its submission answered it." })
 })
-
-const IdempotencyKey = Schema.String.pipe(
-  Schema.pattern(/^[\x21-\x7e]{1,255}$/, { message: () => "expected 1 to 255 visible ASCII characters" })
-)
 
 const SubmitHeaders = Schema.Struct({
   "idempotency-key": Schema.optional(IdempotencyKey).annotations({
@@ -92,7 +163,7 @@ const EventStream = Schema.String.pipe(
 })
 
 /** What the generated description cannot know of a response. */
-const describeResponses =
+export const describeResponses =
   (
     known: Readonly<
       Record<string, { readonly description: string; readonly headers?: Readonly<Record<string, string>> }>
@@ -124,6 +195,24 @@ const describeResponses =
 
 const taskWith = (status: number) => Task.annotations(HttpApiSchema.annotations({ status, identifier: "Task" }))
 
+const describeAnswers = describeResponses({
+  202: {
+    description: "Accepted: the task is stored and will be carried out.",
+    headers: { Location: "Path of the task." }
+  },
+  200: {
+    description:
+      "Seen before: the task that this Idempotency-Key made the first time. Or, with `dryRun=true`, what would " +
+      "become of the task.",
+    headers: {
+      Location: "Path of the task; absent from a dry run.",
+      "Idempotent-Replayed": "`true`: nothing was stored this time; absent from a dry run."
+    }
+  }
+})
+
+const describeSubmit = (operation: Record<string, unknown>) => describeBulk(describeAnswers(operation))
+
 const submit = HttpApiEndpoint.post("submit", "/v1/tasks")
   .setHeaders(SubmitHeaders)
   .setUrlParams(SubmitParams)
@@ -146,23 +235,15 @@ const submit = HttpApiEndpoint.post("submit", "/v1/tasks")
         "However many tasks wait, more are taken: they wait in the database. Refused at once is only a task that " +
         "certainly cannot start before its deadline (429 where limits are the reason, else 503, with each platform's " +
         "reason and earliest instant), and a body for which there is no room in memory (503 `overloaded`). " +
+        "Where a check by a model is configured, its verdict stands in `validation`; a task it finds invalid is a 422 with " +
+        "its problems and a suggestion. " +
         "With `dryRun=true` it explains the choice without making it: who could serve the task, with the weight of each " +
-        "and what it is made of, who is free now, who would get it, who could not serve it and why, and what it may cost.",
-      transform: describeResponses({
-        202: {
-          description: "Accepted: the task is stored and will be carried out.",
-          headers: { Location: "Path of the task." }
-        },
-        200: {
-          description:
-            "Seen before: the task that this Idempotency-Key made the first time. Or, with `dryRun=true`, what would " +
-            "become of the task.",
-          headers: {
-            Location: "Path of the task; absent from a dry run.",
-            "Idempotent-Replayed": "`true`: nothing was stored this time; absent from a dry run."
-          }
-        }
-      })
+        "and what it is made of, who is free now, who would get it, who could not serve it and why, and what it may cost. " +
+        `Many tasks go in one request as \`${bulkType}\`: a submission a line, and a verdict a line comes back as it is ` +
+        "known. A line that is refused spoils only itself, those accepted stay accepted if the connection breaks, and with " +
+        "an `Idempotency-Key` K each line has the key `K:<line>`, so the whole request is safe to repeat. The whole may be " +
+        "larger than a single body, a line may not.",
+      transform: describeSubmit
     })
   )
 
@@ -190,7 +271,7 @@ const cancel = HttpApiEndpoint.del("cancel", "/v1/tasks/:id")
     OpenApi.annotations({
       summary: "Cancel a task",
       description:
-        "Interrupts the running attempt. Cancelling a cancelled task changes nothing; one that succeeded or failed is a conflict."
+        "Interrupts the running attempt, and what was made for the task with it. Cancelling a cancelled task changes nothing; one that succeeded or failed is a conflict."
     })
   )
 

@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope } from "effect"
+import { Clock, Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope, Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { TaskId } from "../Domain/Task.js"
 import { monotonicMs } from "../Domain/Time.js"
@@ -102,6 +102,8 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
               return Effect.void
             case "Queued":
               return Effect.zipRight(due(task.deadline), queued([classId]))
+            case "Branched":
+              return Effect.zipRight(due(left.dueAt), queued(left.classIds))
             case "Parked":
               // Woken while it was written: whether that was before or after, nobody can say any more.
               return Effect.zipRight(
@@ -161,6 +163,12 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       Queue.take(signal).pipe(Effect.timeoutOption(Duration.millis(Math.min(maxSleepMs, Math.max(0, dueAt - now)))))
     )
 
+    const drop = (id: TaskId) =>
+      Effect.suspend(() => {
+        const member = members.get(id)
+        return member === undefined ? Effect.void : Effect.asVoid(Fiber.interrupt(member.fiber))
+      })
+
     yield* store.recover
     for (const { id } of yield* store.classes) open.add(id)
     yield* Option.match(yield* store.nextInstant, { onNone: () => Effect.void, onSome: due })
@@ -180,6 +188,9 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       Effect.forkScoped
     )
 
+    yield* Effect.forkScoped(Stream.runForEach(store.queued, (classId) => queued([classId])))
+    yield* Effect.forkScoped(Stream.runForEach(store.dropped, drop))
+
     const stop = Effect.gen(function* () {
       stopping = true
       yield* Fiber.interrupt(filler)
@@ -194,10 +205,6 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       queued,
       wake,
       due,
-      drop: (id) =>
-        Effect.suspend(() => {
-          const member = members.get(id)
-          return member === undefined ? Effect.void : Effect.asVoid(Fiber.interrupt(member.fiber))
-        })
+      drop
     }
   })

@@ -1,83 +1,63 @@
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { Cause, Duration, Effect, Option, Schedule, Schema, Stream } from "effect"
+import { Effect, Option, Schema, Stream } from "effect"
+import { RequestLimits } from "../Budgets/RequestLimits.js"
 import { Coordinator } from "../Coordinator.js"
 import { CurrentTenant } from "../Domain/Access.js"
-import { ErrorBody, InternalError, InvalidRequest, type ServiceUnavailable } from "../Domain/ApiError.js"
-import { TaskEvent } from "../Domain/Event.js"
+import { InvalidRequest } from "../Domain/ApiError.js"
 import { isTerminal, Task, type TaskId, TaskPreview } from "../Domain/Task.js"
+import { eventStream } from "../Http/EventStream.js"
 import { payloadOf } from "../Http/Payload.js"
-import { SubmissionBody, TasksApi } from "./Api.js"
-
-/** Proxies cut connections that are silent for a minute or so; a comment is not an event to the reader. */
-const keepAliveInterval = Duration.seconds(15)
-
-/** How long a browser waits before it connects again, ms. */
-const reconnectAfterMs = 1_000
+import { ResourceManager } from "../ResourceManager.js"
+import { Settings } from "../Settings.js"
+import { bulkType, SubmissionBody, TasksApi } from "./Api.js"
+import { submitAll } from "./Bulk/Http.js"
 
 const pathOf = (id: TaskId): string => `/v1/tasks/${id}`
 
 const readSubmission = payloadOf(SubmissionBody)
 const encodeTask = Schema.encode(Task)
 const encodePreview = Schema.encode(TaskPreview)
-const encodeEvent = Schema.encode(Schema.parseJson(TaskEvent))
-const encodeError = Schema.encodeSync(
-  Schema.parseJson(Schema.Union(ErrorBody.ServiceUnavailable, ErrorBody.InternalError))
-)
-
 const taskResponse = (task: Task, status: number, headers: Readonly<Record<string, string>>) =>
   Effect.map(Effect.orDie(encodeTask(task)), (body) => HttpServerResponse.unsafeJson(body, { status, headers }))
 
-const frame = (event: TaskEvent): Effect.Effect<string> =>
-  Effect.map(Effect.orDie(encodeEvent(event)), (data) => `id: ${event.id}\nevent: ${event.type}\ndata: ${data}\n\n`)
-
-const errorFrame = (error: ServiceUnavailable | InternalError): string =>
-  `event: error\ndata: ${encodeError(error)}\n\n`
-
-/**
- * Events as text of the event-stream format. Nothing can be answered once the stream has begun, so an error becomes its
- * last event, which has no id: the reader comes back to where it was.
- */
-const eventStream = (events: Stream.Stream<TaskEvent, ServiceUnavailable>): Stream.Stream<Uint8Array> => {
-  const frames = events.pipe(
-    Stream.mapEffect(frame),
-    Stream.catchAllCause((cause) =>
-      Option.match(Cause.failureOption(cause), {
-        onSome: (error) => Stream.make(errorFrame(error)),
-        onNone: () =>
-          Cause.isInterruptedOnly(cause)
-            ? Stream.empty
-            : Stream.fromEffect(
-                Effect.as(
-                  Effect.logError("An event stream failed unexpectedly", cause),
-                  errorFrame(
-                    new InternalError({ message: "Something went wrong inside the service; its log says what" })
-                  )
-                )
-              )
-      })
-    )
-  )
-  const keepAlive = Stream.fromSchedule(Schedule.spaced(keepAliveInterval)).pipe(Stream.map(() => ": keep-alive\n\n"))
-  return Stream.make(`retry: ${reconnectAfterMs}\n\n`).pipe(
-    Stream.concat(Stream.merge(frames, keepAlive, { haltStrategy: "left" })),
-    Stream.encodeText
-  )
-}
+const isBulk = ({ headers }: HttpServerRequest.HttpServerRequest): boolean =>
+  headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase() === bulkType
 
 /** The endpoints of tasks. */
 export const layer = HttpApiBuilder.group(TasksApi, "tasks", (handlers) =>
   Effect.gen(function* () {
     const coordinator = yield* Coordinator
+    const limits = yield* RequestLimits
+    const resources = yield* ResourceManager
+    const { maxBodyBytes } = yield* Settings
 
     return handlers
       .handleRaw("submit", ({ request, headers, urlParams }) =>
         Effect.gen(function* () {
           const tenant = yield* CurrentTenant
+          yield* limits.admit(tenant)
           if (urlParams.dryRun === true && headers["idempotency-key"] !== undefined) {
             return yield* new InvalidRequest({
               message: "The request is not valid. A dry run takes no idempotency key: it stores nothing",
               problems: [{ field: "idempotency-key", problem: "a dry run stores nothing, so it takes none" }]
+            })
+          }
+          if (isBulk(request)) {
+            if (urlParams.dryRun === true) {
+              return yield* new InvalidRequest({
+                message: "The request is not valid. A dry run takes one submission, as application/json",
+                problems: [{ field: "dryRun", problem: "a dry run takes one submission, as application/json" }]
+              })
+            }
+            return yield* submitAll({
+              coordinator,
+              tenant,
+              request,
+              key: Option.fromNullable(headers["idempotency-key"]),
+              maxLineBytes: maxBodyBytes,
+              hold: resources.holdBytes
             })
           }
           const payload = yield* readSubmission(request)
@@ -112,10 +92,7 @@ export const layer = HttpApiBuilder.group(TasksApi, "tasks", (handlers) =>
             // A browser connects again to whatever ends; only this answer stops it.
             if (Option.isNone(rest)) return HttpServerResponse.empty({ status: 204 })
           }
-          return HttpServerResponse.stream(eventStream(yield* coordinator.events(tenant, path.id, after)), {
-            contentType: "text/event-stream",
-            headers: { "cache-control": "no-store", "x-accel-buffering": "no" }
-          })
+          return yield* eventStream(yield* coordinator.events(tenant, path.id, after))
         })
       )
   })

@@ -1,9 +1,11 @@
-import { Cause, Clock, Effect, Exit, Option, Schedule } from "effect"
+import { Cause, Clock, Effect, Exit, Option, Schedule, type Scope } from "effect"
+import type { Budgets, Held } from "../Budgets.js"
 import type { AttemptEnded, Delegated, Delegation, DelegationError, Journal } from "../Delegation.js"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import { type LeaseUnavailable, viewOf } from "../Domain/Failure.js"
 import type { TaskError } from "../Domain/Task.js"
-import type { AttemptEnd, ClaimedTask, OwnershipLost, TaskEnd, TaskStore } from "../TaskStore.js"
+import type { AttemptEnd, ClaimedTask, OwnershipLost, TaskStore } from "../TaskStore.js"
+import type { Alternatives, Move } from "./Alternatives.js"
 
 /** A task nobody can say a time for is looked at again after this long, ms. */
 const lookAgainMs = 30_000
@@ -21,6 +23,8 @@ export interface LiveState {
 export interface LiveTaskOptions {
   readonly store: TaskStore["Type"]
   readonly delegation: Delegation["Type"]
+  readonly budgets: Budgets["Type"]
+  readonly alternatives: Alternatives
   /** How long a task waits for a lease before it is parked, ms. */
   readonly parkAfterMs: number
   /** True from the moment at which nothing new may be started. */
@@ -37,26 +41,33 @@ export type Left =
   | { readonly _tag: "Queued" }
   /** Back in the store until this instant, epoch ms; `wakes` is how many there had been just before. */
   | { readonly _tag: "Parked"; readonly until: number; readonly wakes: number }
+  /** It waits for tasks made for it, which are queued in these classes; something is due at this instant, epoch ms. */
+  | { readonly _tag: "Branched"; readonly classIds: ReadonlyArray<number>; readonly dueAt: number }
 
 type JournalError = OwnershipLost | ServiceUnavailable
 
-type Next =
-  | { readonly _tag: "Finish"; readonly end: TaskEnd }
-  | { readonly _tag: "Park"; readonly until: number; readonly why: string }
-
-const endOf = ({ durationMs, model, number, platform, result, timeToFirstTokenMs }: AttemptEnded): AttemptEnd => ({
+const endOf = ({
+  correction,
+  durationMs,
+  model,
+  number,
+  platform,
+  result,
+  timeToFirstTokenMs
+}: AttemptEnded): AttemptEnd => ({
   number,
   platform,
   model,
   durationMs,
   timeToFirstTokenMs,
+  correction,
   outcome: result._tag === "Failed" ? { _tag: "Failed", failure: viewOf(result.failure) } : result
 })
 
-const failed = (error: TaskError): Next => ({ _tag: "Finish", end: { _tag: "Failed", error } })
+const failed = (error: TaskError): Move => ({ _tag: "Finish", end: { _tag: "Failed", error } })
 
 /** Waits until somebody can take the task, if that is before its deadline. */
-const afterNoLease = (error: LeaseUnavailable, deadline: number, now: number): Next => {
+const afterNoLease = (error: LeaseUnavailable, deadline: number, now: number): Move => {
   const leftMs = deadline - now
   const tooLate = error.earliestAt === undefined ? leftMs <= minParkMs : error.earliestAt >= deadline
   if (tooLate || leftMs <= 0) {
@@ -75,7 +86,7 @@ const afterNoLease = (error: LeaseUnavailable, deadline: number, now: number): N
   }
 }
 
-const afterError = (error: DelegationError, deadline: number, now: number): Next => {
+const afterError = (error: DelegationError, deadline: number, now: number): Move => {
   switch (error._tag) {
     case "LeaseUnavailable":
       return afterNoLease(error, deadline, now)
@@ -83,6 +94,12 @@ const afterError = (error: DelegationError, deadline: number, now: number): Next
       return failed({ type: "deadline", message: error.message, details: { failure: error.last } })
     case "AttemptsExhausted":
       return failed({ type: "attempts-exhausted", message: error.message, details: { failure: error.last } })
+    case "BudgetExhausted":
+      return failed({
+        type: "budget",
+        message: error.message,
+        details: { failure: error.last, reasons: error.reasons }
+      })
     case "CallRefused":
       return failed({ type: "refused", message: error.message, details: { failure: error.failure } })
     case "NoCapablePlatform":
@@ -94,7 +111,7 @@ const succeeded = (
   delegated: Delegated,
   attempt: Option.Option<AttemptEnd>,
   others: ReadonlyArray<AttemptEnd>
-): Next => {
+): Move => {
   const { completion, costUsd, platform } = delegated
   return {
     _tag: "Finish",
@@ -108,7 +125,10 @@ const succeeded = (
         platform,
         model: completion.model,
         usage: completion.usage,
-        costUsd
+        costUsd,
+        ...(completion.finishReason === "length"
+          ? { partial: true as const, note: "not whole: the answer was cut by the bound of its length" }
+          : {})
       }
     }
   }
@@ -122,7 +142,10 @@ const untilStored = Schedule.exponential("100 millis").pipe(Schedule.union(Sched
  * next; interrupting it cuts a running attempt and gives the task back. It never fails: a defect fails the task alone.
  */
 export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: LiveState): Effect.Effect<Left> => {
-  const { delegation, store } = options
+  const { alternatives, delegation, store } = options
+  const keepsPartials = alternatives.keepPartials(task)
+  // What is kept of a task made for another one is that one's.
+  let hadPartials = keepsPartials && task.parentId === undefined && task.attempts > 0
   /** The successful attempt, kept to be written together with the task's end. */
   let last = Option.none<AttemptEnd>()
   /** What ended because it was faster, to be written with it: an answer is not lost to a write that fails. */
@@ -139,7 +162,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
       }),
     attemptEnded: (attempt) =>
       Effect.gen(function* () {
-        const end = endOf(attempt)
+        const end = { ...endOf(attempt), partial: keepsPartials ? attempt.partial : undefined }
         if (end.outcome._tag === "Succeeded") {
           last = Option.some(end)
           return
@@ -149,14 +172,18 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
           return
         }
         yield* store.attemptEnded(task, end)
+        if (end.partial !== undefined && task.parentId === undefined) hadPartials = true
         state.attempting -= 1
         // what is still out may answer yet
         if (state.attempting === 0) yield* startNothingMore
       })
   }
 
-  const work: Effect.Effect<Next, JournalError> = Effect.gen(function* () {
+  const work: Effect.Effect<Move, JournalError, Scope.Scope> = Effect.gen(function* () {
+    const ladder = yield* task.ladder
+    if (Option.isSome(ladder)) return yield* alternatives.resume(task, ladder.value)
     const request = yield* task.request
+    const held: Held | undefined = task.hasBudget ? yield* options.budgets.hold(task.id, task.jobId) : undefined
     return yield* delegation
       .delegate({
         ...request,
@@ -169,6 +196,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
         attemptsSpent: task.attemptsSpent,
         maxWaitMs: options.parkAfterMs,
         journal,
+        held,
         mayHedge: () => !options.stopping()
       })
       .pipe(
@@ -176,12 +204,17 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
         Effect.catchAll((error) =>
           error._tag === "OwnershipLost" || error._tag === "ServiceUnavailable"
             ? Effect.fail(error)
-            : Effect.map(Clock.currentTimeMillis, (now) => afterError(error, task.deadline, now))
+            : Effect.flatMap(Clock.currentTimeMillis, (now) => {
+                const next = afterError(error, task.deadline, now)
+                return next._tag === "Finish" && next.end._tag === "Failed" && alternatives.apply(task, error)
+                  ? alternatives.begin(task, next.end.error)
+                  : Effect.succeed(next)
+              })
         )
       )
   })
 
-  const afterCause = (cause: Cause.Cause<JournalError>): Effect.Effect<Option.Option<Next>> => {
+  const afterCause = (cause: Cause.Cause<JournalError>): Effect.Effect<Option.Option<Move>> => {
     const failure = Cause.failureOption(cause)
     // A journal that could not be written is no fault of the task's: it goes on where the journal ends.
     if (Option.isSome(failure) || Cause.isInterrupted(cause)) return Effect.succeedNone
@@ -223,13 +256,23 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
       state.attempting = 0
       const next = Exit.isSuccess(exit) ? Option.some(exit.value) : yield* afterCause(exit.cause)
       if (Option.isNone(next)) return yield* stored(store.release(task), { _tag: "Queued" })
-      if (next.value._tag === "Finish") return yield* stored(store.finish(task, next.value.end), { _tag: "Gone" })
+      if (next.value._tag === "Finish") {
+        return yield* stored(store.finish(task, { ...next.value.end, hadPartials }), { _tag: "Gone" })
+      }
+      if (next.value._tag === "Branch") {
+        const { children } = next.value.branch
+        const dueAt = children.reduce((least, { deadline }) => Math.min(least, deadline), task.deadline)
+        const classIds = children.map(({ classId }) => classId)
+        return yield* stored(store.branch(task, next.value.branch), { _tag: "Branched", classIds, dueAt })
+      }
       // What kept it waiting may be over: it was not yet in the store when those there were woken.
       if (options.wakes() !== wakes) return yield* stored(store.release(task), { _tag: "Queued" })
       const { until, why } = next.value
       return yield* stored(store.park(task, until, why), { _tag: "Parked", until, wakes })
     })
   ).pipe(
+    // the budgets are let go of once what was spent is stored
+    Effect.scoped,
     Effect.annotateLogs({ task: task.id }),
     Effect.withSpan("Coordinator.task", {
       root: true,

@@ -4,16 +4,19 @@ import { type AttemptFailure, PlatformFailure } from "../Domain/Failure.js"
 import { monotonicMs } from "../Domain/Time.js"
 import type { PlatformClient } from "../Platforms.js"
 
-/** Streams one answer and gathers it whole. `firstTokenAt` is set (monotonic ms) when its first piece is there. */
+/**
+ * Streams one answer and gathers it whole. `firstTokenAt` is set (monotonic ms) when its first piece is there; `soFar`
+ * holds the text that has come, for whoever wants it although the answer breaks off.
+ */
 export const gatherAnswer = (
   client: PlatformClient,
   model: string,
   call: Call,
   onStart: (limits: ReadonlyArray<LimitReading>) => Effect.Effect<void>,
-  firstTokenAt: Ref.Ref<Option.Option<number>>
+  firstTokenAt: Ref.Ref<Option.Option<number>>,
+  soFar: { text: string } = { text: "" }
 ): Effect.Effect<Completion, AttemptFailure> =>
   Effect.suspend(() => {
-    let text = ""
     const toolCalls: Array<ToolCall> = []
     let finish: Extract<Delta, { _tag: "Finish" }> | undefined
     let hasToken = false
@@ -28,7 +31,7 @@ export const gatherAnswer = (
             onHeaders = onStart(delta.limits)
             break
           case "Text":
-            text += delta.text
+            soFar.text += delta.text
             hasToken = true
             break
           case "ToolCall":
@@ -56,7 +59,7 @@ export const gatherAnswer = (
             message: "the stream ended before the answer was complete"
           })
         : Effect.succeed({
-            text,
+            text: soFar.text,
             toolCalls,
             finishReason: finish.finishReason,
             model: finish.model,

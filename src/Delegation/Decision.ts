@@ -1,7 +1,7 @@
 import { Option } from "effect"
 import type { Decision, PlatformReason } from "../Domain/Failure.js"
 import type { PlatformId, RoutingPolicy } from "../Domain/Platform.js"
-import type { PreviewCandidate } from "../Domain/Task.js"
+import type { PreviewCandidate, TaskType } from "../Domain/Task.js"
 import type { Lease, Outlook } from "../ResourceManager.js"
 import type { Contender } from "./Failover.js"
 
@@ -11,6 +11,10 @@ const weighingOf = ({ preferred, quality, suitability, weight }: Contender) => (
   quality,
   ...(preferred === true ? { preferred } : {})
 })
+
+/** Calls whose weights are alike take turns: a failed attempt's fewer contenders go on in the same ones. */
+export const rotationOf = (type: TaskType, policy: RoutingPolicy, model: string | undefined): string =>
+  `${type} ${policy} ${model ?? ""}`
 
 /** What is written down of the choice that gave a call its lease. */
 export const decisionOf = (
@@ -23,14 +27,14 @@ export const decisionOf = (
   }
 ): Decision => ({
   candidates: choice.contenders.map((contender) => {
-    const { model, platform } = contender
+    const { heldBack, model, platform } = contender
     const busy = lease.busy.find((reason) => reason.platform === platform)
     return {
       platform,
       model,
       ...weighingOf(contender),
       free: lease.free.includes(platform),
-      ...(busy === undefined ? {} : { busy: busy.reason })
+      ...(busy === undefined ? {} : { busy: heldBack ?? busy.reason })
     }
   }),
   excluded: choice.excluded,
@@ -48,14 +52,15 @@ export const candidatesOf = (
 ): ReadonlyArray<PreviewCandidate> => {
   const weights = contenders.reduce((sum, { weight }) => sum + weight, 0)
   return contenders.map((contender) => {
-    const { model, platform, weight } = contender
+    const { heldBack, model, platform, weight } = contender
+    const standing = busy.find((reason) => reason.platform === platform)
     return {
       platform,
       model,
       ...weighingOf(contender),
       share: weight / weights,
       free: free.includes(platform),
-      busy: busy.find((reason) => reason.platform === platform),
+      busy: standing === undefined || heldBack === undefined ? standing : { ...standing, reason: heldBack },
       maxCostUsd: Option.getOrUndefined(maxCostOf(platform, model))
     }
   })

@@ -11,6 +11,8 @@ export interface Contender extends RoutedCandidate {
   readonly failures: number
   /** Not to be tried before this monotonic instant, ms. */
   readonly notBefore?: number | undefined
+  /** In words, why it is not to be tried before then, where that is not for a failure. */
+  readonly heldBack?: string | undefined
 }
 
 /** Who can still serve one call after the failures it has met so far, and why the others cannot. */
@@ -129,3 +131,11 @@ export const earliestOf = (reasons: ReadonlyArray<Pick<PlatformReason, "earliest
   const known = reasons.flatMap(({ earliestAt }) => earliestAt ?? [])
   return known.length === 0 ? undefined : Math.min(...known)
 }
+
+/** A known instant that comes too late says nothing where somebody else may come back before it, unannounced. */
+export const knownBefore = (
+  deadline: number,
+  earliestAt: number | undefined,
+  mayRecoverUnannounced: boolean
+): number | undefined =>
+  mayRecoverUnannounced && earliestAt !== undefined && earliestAt >= deadline ? undefined : earliestAt

@@ -54,7 +54,9 @@ export class UnsupportedMediaType extends Schema.TaggedError<UnsupportedMediaTyp
 export class TaskRefused extends Schema.TaggedError<TaskRefused>()("TaskRefused", {
   message: Schema.String,
   problems: Schema.Array(FieldProblem),
-  reasons: Schema.Array(PlatformReason)
+  reasons: Schema.Array(PlatformReason),
+  /** What would be accepted, where the check by a model suggests it. */
+  suggestion: Schema.optional(Schema.String)
 }) {}
 
 /**
@@ -201,7 +203,8 @@ export const ErrorBody = {
       "task-refused",
       Schema.Struct({
         problems: Schema.Array(FieldProblem),
-        reasons: WireReasons
+        reasons: WireReasons,
+        suggestion: Schema.optional(Schema.String)
       })
     ),
     TaskRefused,
@@ -210,11 +213,14 @@ export const ErrorBody = {
       decode: ({ error }) => ({
         _tag: "TaskRefused" as const,
         message: error.message,
-        problems: error.details.problems,
-        reasons: error.details.reasons
+        ...error.details
       }),
-      encode: ({ message, problems, reasons }) => ({
-        error: { type: "task-refused" as const, message, details: { problems, reasons } }
+      encode: ({ message, problems, reasons, suggestion }) => ({
+        error: {
+          type: "task-refused" as const,
+          message,
+          details: { problems, reasons, ...(suggestion === undefined ? {} : { suggestion }) }
+        }
       })
     }
   ).annotations(

@@ -110,7 +110,7 @@ export type Delta =
  * Tokens of a text, rather too many than too few: 4 ASCII characters a token, 2 of other Latin, Greek or Cyrillic
  * letters, 1 of every other UTF-16 unit (Hebrew, Arabic, Indic and East Asian scripts, half an emoji).
  */
-const textTokens = (text: string): number => {
+export const textTokens = (text: string): number => {
   let quarters = text.length
   for (let index = 0; index < text.length; index++) {
     const unit = text.charCodeAt(index)

@@ -125,10 +125,10 @@ export const viewOf = (failure: AttemptFailure): FailureView => ({
 export const PlatformReason = Schema.Struct({
   platform: PlatformId,
   reason: Schema.String,
-  kind: Schema.optional(Schema.Literal("limit", "failure", "out")).annotations({
+  kind: Schema.optional(Schema.Literal("limit", "failure", "out", "budget")).annotations({
     description:
       "What stands in the way: `limit`, its limits and quotas, or calls that go first; `failure`, it rests or is shut " +
-      "off after failures; `out`, it is out of service. Absent where it is none of them, as with what it lacks."
+      "off after failures; `out`, it is out of service; `budget`, the call may use more than a budget leaves. Absent where it is none of them, as with what it lacks."
   }),
   /** The earliest instant at which it can, where that is known. */
   earliestAt: Schema.optional(Instant)
@@ -224,6 +224,15 @@ export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>()("De
 /** Every attempt the call was allowed has failed. */
 export class AttemptsExhausted extends Schema.TaggedError<AttemptsExhausted>()("AttemptsExhausted", {
   message: Schema.String,
+  attempts: Schema.NonNegativeInt,
+  last: Schema.optional(FailureView),
+  trace
+}) {}
+
+/** The budgets leave no room for a further attempt anywhere, now or later. */
+export class BudgetExhausted extends Schema.TaggedError<BudgetExhausted>()("BudgetExhausted", {
+  message: Schema.String,
+  reasons: Schema.Array(PlatformReason),
   attempts: Schema.NonNegativeInt,
   last: Schema.optional(FailureView),
   trace

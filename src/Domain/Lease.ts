@@ -32,6 +32,8 @@ export interface Requirement {
   readonly affinityKey?: string | undefined
   /** What the call may cost at most at list prices, USD. */
   readonly maxCostUsd?: number | undefined
+  /** Input and output that the call may use at most, tokens. */
+  readonly maxTokens?: number | undefined
 }
 
 /** A platform that can serve a call, and how well it suits (weight > 0). */
@@ -181,7 +183,9 @@ export type ResourcesView = typeof ResourcesView.Type
 
 /**
  * What was measured of a platform, or of one model of it, over its latest attempts (at most 256, at most 10 minutes old).
- * Times are those of answers. `Ewma` is the exponentially weighted average, in which an attempt counts half after a minute.
+ * Times are those of answers. `Ewma` is the exponentially weighted average, in which an attempt counts half after a minute
+ * or after 8 more, whichever is later, and after 10 minutes at the latest; attempts that were cut count in it as far as
+ * their time so far shows that the platform is slow.
  */
 export const Performance = Schema.Struct({
   attempts: Schema.Int,

@@ -36,3 +36,16 @@ export const costUsd = (usage: Usage, price: Price | undefined): number | undefi
         usage.cachedInputTokens * (price.cachedInput ?? price.input) +
         usage.outputTokens * price.output) /
       1_000_000
+
+/** What a task has used. */
+export const Spent = Schema.Struct({
+  costUsd: Schema.propertySignature(Schema.Number).annotations({
+    description: "USD at list prices; attempts of unknown price are left out."
+  }),
+  tokens: Schema.Number
+}).annotations({
+  identifier: "Spent",
+  description:
+    "What all attempts used, those of its alternatives included. An attempt that is under way, or whose end nobody knows, counts as what it may have used at most."
+})
+export type Spent = typeof Spent.Type

@@ -89,7 +89,8 @@ const isTooDeep = (json: string): boolean => {
   return false
 }
 
-const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> =>
+/** JSON in UTF-8, as deep as the service can walk. */
+export const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> =>
   Effect.gen(function* () {
     const text = yield* Effect.try({
       try: () => new TextDecoder("utf-8", { fatal: true }).decode(bytes),

@@ -122,7 +122,8 @@ const problemsOf = (error: HttpApiDecodeError): ReadonlyArray<FieldProblem> => {
   return Array.from(byField, ([field, messages]) => ({ field, problem: merge(messages) }))
 }
 
-const fromDecodeError = (error: HttpApiDecodeError): InvalidRequest => {
+/** What is wrong with a request that could not be decoded, field by field. */
+export const fromDecodeError = (error: HttpApiDecodeError): InvalidRequest => {
   const problems = problemsOf(error)
   const named = problems.slice(0, 3).map(({ field, problem }) => (field === "" ? problem : `${field}: ${problem}`))
   const more = problems.length > named.length ? ` (and ${problems.length - named.length} more)` : ""

@@ -19,14 +19,22 @@ const isSmall = (json: unknown): boolean => {
 }
 
 /**
- * Reads a request's JSON as `schema`. All mistakes are told at once, but for bodies so large that to list them would
- * hold everybody else up.
+ * Reads JSON as `schema`. All mistakes are told at once, but for values so large that to list them would hold everybody
+ * else up.
  */
-export const payloadOf = <A, I>(schema: Schema.Schema<A, I>) => {
+export const decoderOf = <A, I>(schema: Schema.Schema<A, I>) => {
   const decode = Schema.decodeUnknown(schema)
-  return (request: HttpServerRequest.HttpServerRequest): Effect.Effect<A, HttpApiDecodeError> =>
-    Effect.orDie(request.json).pipe(
-      Effect.flatMap((json) => decode(json, { errors: isSmall(json) ? "all" : "first" })),
-      Effect.catchTag("ParseError", HttpApiDecodeError.refailParseError)
+  return (json: unknown): Effect.Effect<A, HttpApiDecodeError> =>
+    Effect.catchTag(
+      decode(json, { errors: isSmall(json) ? "all" : "first" }),
+      "ParseError",
+      HttpApiDecodeError.refailParseError
     )
+}
+
+/** The same for the body of a request. */
+export const payloadOf = <A, I>(schema: Schema.Schema<A, I>) => {
+  const decode = decoderOf(schema)
+  return (request: HttpServerRequest.HttpServerRequest): Effect.Effect<A, HttpApiDecodeError> =>
+    Effect.flatMap(Effect.orDie(request.json), decode)
 }

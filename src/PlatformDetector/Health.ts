@@ -161,9 +161,9 @@ const breakerReason = (
 export interface ModelReading {
   readonly model: string
   readonly performance: Performance
-  /** Answers, each counting half after a minute. */
+  /** Answers of late, as `RecentPerformance` counts them. */
   readonly answers: number
-  /** How long a call of 500 output tokens takes, ms, averaged over about a minute. */
+  /** How long a call of 500 output tokens takes, ms, averaged over them. */
   readonly callMs?: number | undefined
   /** The same, averaged over about an hour. */
   readonly baselineMs?: number | undefined

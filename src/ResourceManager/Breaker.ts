@@ -1,3 +1,4 @@
+import type { AttemptName } from "../Domain/Event.js"
 import type { BreakerView } from "../Domain/Lease.js"
 import type { BreakerState, PlatformId } from "../Domain/Platform.js"
 import { epochOf, monotonicOf, type Now } from "./Now.js"
@@ -31,7 +32,7 @@ export interface BreakerTransition extends Transition {
   /** Set where it is the breaker of this model alone. */
   readonly model?: string | undefined
   /** The attempt whose outcome brought it about. */
-  readonly attempt?: { readonly id: string; readonly number: number } | undefined
+  readonly attempt?: AttemptName | undefined
   /** Epoch ms. */
   readonly at: number
 }

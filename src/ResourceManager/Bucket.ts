@@ -1,10 +1,10 @@
 import type { BucketView } from "../Domain/Lease.js"
 import * as Allowance from "./Allowance.js"
 import * as Learning from "./Learning.js"
+import { MINUTE } from "./Now.js"
 import { type Meter, makeMeter } from "./Utilization.js"
 import * as Window from "./Window.js"
 
-export const MINUTE = 60_000
 const hourMs = 3_600_000
 /** What the provider said of a limit that nobody configured is forgotten when it has not said it for this long. */
 const TOLD_FOR_MS = 15 * MINUTE
@@ -24,6 +24,11 @@ const RESERVE_MOST = 0.02
 const BURST_PART = 0.1
 /** Of a longer window lower calls draw this part evenly over its length. */
 const EVEN_PART = 0.5
+/**
+ * Of the minute's requests lower calls draw this part evenly while they wait for them: more would cost the use of the
+ * limit, less would leave HIGH calls to wait where little comes free.
+ */
+const PACED_PART = 0.55
 /** Requests may be drawn whole only: less than this of one is not kept. */
 const WHOLE_ROUNDING = 0.6
 /** What may be drawn of a limit between two saves: a part of it, but as many requests at least. */
@@ -149,7 +154,7 @@ export const make = (initial: Identity, rules: Rules): Bucket => {
     if (applied?.capacity === capacity && applied.burst === burst) return
     applied = { capacity, burst }
     if (capacity === Number.POSITIVE_INFINITY) {
-      window.setLevels({ capacity, reserve: 0, isLasting: true, spread: 0, rounding: 0, catchUpMs: 0 })
+      window.setLevels({ capacity, reserve: 0, isLasting: true, spread: 0, pacedSpread: 0, rounding: 0, catchUpMs: 0 })
       return
     }
     const least = isRequests() ? 1 : 0
@@ -162,11 +167,12 @@ export const make = (initial: Identity, rules: Rules): Bucket => {
     const catchUpMs = isRequests() ? LATE_TIMERS_MS : Math.min(identity.windowMs * CATCH_UP_PART, CATCH_UP_MAX_MS)
     if (isLong()) {
       const spread = Math.max(0, capacity * EVEN_PART - reserve)
-      window.setLevels({ capacity, reserve, isLasting: true, spread, rounding, catchUpMs })
+      window.setLevels({ capacity, reserve, isLasting: true, spread, pacedSpread: spread, rounding, catchUpMs })
     } else {
       const atOnce = isRequests() && identity.model === undefined ? Math.min(burst ?? capacity, capacity) : capacity
       const spread = isRequests() ? Math.floor(atOnce * BURST_PART) : atOnce * BURST_PART
-      window.setLevels({ capacity, reserve, isLasting: false, spread, rounding, catchUpMs })
+      const pacedSpread = isRequests() ? Math.max(spread, Math.floor(capacity * PACED_PART)) : spread
+      window.setLevels({ capacity, reserve, isLasting: false, spread, pacedSpread, rounding, catchUpMs })
     }
   }
 

@@ -1,5 +1,5 @@
 import type { LimitReading } from "../Domain/Call.js"
-import type { PlatformEventBody } from "../Domain/Event.js"
+import type { AttemptName, PlatformEventBody } from "../Domain/Event.js"
 import { LeaseUnavailable, type PlatformReason } from "../Domain/Failure.js"
 import type { Candidate, Drained, PlatformResources, ResourcesView, Settlement } from "../Domain/Lease.js"
 import type { PlatformId } from "../Domain/Platform.js"
@@ -12,6 +12,7 @@ import type { Ask } from "./PlatformBudget.js"
 import type { Exhausted } from "./Quota.js"
 import type { SavedPlatform } from "./Saved.js"
 import * as Slot from "./Slot.js"
+import * as Turns from "./Turns.js"
 import * as WaitingLine from "./WaitingLine.js"
 
 export interface LeaseRequest {
@@ -40,7 +41,7 @@ export interface LeaseRequest {
   /** Memory that the call takes up while it waits, bytes; default 0. */
   readonly bytes?: number | undefined
   /** The attempt the lease is for, so that a platform's history can name it. */
-  readonly attempt?: { readonly id: string; readonly number: number } | undefined
+  readonly attempt?: AttemptName | undefined
 }
 
 /** What a granted call holds until it is settled. */
@@ -87,15 +88,15 @@ type Option = WaitingLine.Option<Slot.Slot>
 
 /** Live waits of one process at most. */
 const MAX_WAITING = 10_000
-/** Rotations of which the turns are remembered; the oldest are forgotten. */
-const MAX_ROTATIONS = 1_000
 /** What a lower priority that waits for a saturated platform is owed of its grants, by cost. */
 const SHARES: ReadonlyArray<readonly [Priority, number]> = [
   ["MEDIUM", 0.1],
   ["LOW", 0.05]
 ]
-/** Blocked calls for each model of a platform that are looked at in one round: one keeps its place, one may pass it. */
-const LOOKED_AT = 2
+/** Blocked calls for each model of a platform that are looked at in one round: the first keeps its place. */
+const LOOKED_AT = 8
+/** How long lower calls are still paced after it was for windows that they waited, ms. */
+const PACED_MS = 5_000
 const ROUNDING = 1e-9
 /** When to look again at what should be free by now and is not yet, ms. */
 const HAIR_MS = 1
@@ -159,6 +160,8 @@ export interface DispatcherOptions {
 interface Kept {
   readonly ticket: Ticket
   readonly ask: Ask
+  /** Whether calls of its own priority must not delay it either: it is the first of its model, or is owed its turn. */
+  readonly isFirst: boolean
 }
 
 /** A call that cannot start on a platform now, and when it could. */
@@ -181,6 +184,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     options.platforms.map((platform) => [platform.id, Slot.make({ ...platform, onEvent, onTransition })])
   )
   const line = WaitingLine.make<Slot.Slot, Ticket>()
+  const turns = Turns.make<Slot.Slot>()
   let arrivals = 0
   let leases = 0
   let dueAt = NEVER
@@ -272,6 +276,12 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     answer(ticket, { _tag: "Refused", error })
   }
 
+  /** Whether it could start there now, those who wait aside; platforms are as of their latest look. */
+  const isFreeFor = (ticket: Ticket, option: Option, now: Now): boolean =>
+    option.notBefore <= now.ms &&
+    option.slot.isUsable(option.model, now) &&
+    option.slot.budget.fits(askOf(ticket, option), now)
+
   /** Whether as many as this can start on any of its platforms until its deadline, at the very most. */
   const hasRoomFor = (ticket: Ticket, calls: number, now: Now): boolean => {
     // what the calls ahead need is not known: each at least what the smallest one does
@@ -331,29 +341,6 @@ export const make = (options: DispatcherOptions): Dispatcher => {
 
   // Grants
 
-  const balanceOf = (option: Option, rotation: string): number =>
-    (option.slot.balances.get(rotation) ?? 0) + option.weight
-
-  /** Whose turn it is, by smooth weighted round robin. */
-  const nextOf = (free: readonly [Option, ...ReadonlyArray<Option>], rotation: string): Option => {
-    let [next] = free
-    for (const option of free) if (balanceOf(option, rotation) > balanceOf(next, rotation)) next = option
-    return next
-  }
-
-  const choose = (free: readonly [Option, ...ReadonlyArray<Option>], rotation: string): Option => {
-    const chosen = nextOf(free, rotation)
-    const total = free.reduce((sum, { weight }) => sum + weight, 0)
-    for (const option of free) {
-      const { balances } = option.slot
-      const balance = balanceOf(option, rotation) - (option === chosen ? total : 0)
-      const [oldest] = balances.keys()
-      if (balances.size >= MAX_ROTATIONS && oldest !== undefined && !balances.has(rotation)) balances.delete(oldest)
-      balances.set(rotation, balance)
-    }
-    return chosen
-  }
-
   const rotationOf = ({ request }: Ticket): string => request.rotation ?? request.type
 
   /** Why the options that are not `free` are not. */
@@ -397,7 +384,8 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   const startsBy = (ticket: Ticket, option: Option, until: number, now: Now): boolean => {
     const { notBefore, slot } = option
     const ask = askOf(ticket, option)
-    if (Math.max(notBefore, slot.earliest(ask, now)) > until) return false
+    // no other platform waits for the backoff of one that failed the call
+    if (notBefore > now.ms || slot.earliest(ask, now) > until) return false
     let ahead = WaitingLine.opensAt(ticket, option) <= now.ms ? -1 : 0
     for (const priority of WaitingLine.priorities) {
       ahead += line.waitingFor(slot, priority)
@@ -411,10 +399,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     const until = Math.min(ticket.since + (ticket.request.patienceMs ?? 0), ticket.deadline)
     if (until <= now.ms) return undefined
     const enough = 2 * free.reduce((most, { weight }) => Math.max(most, weight), 0)
-    // no other platform waits for the backoff of one that failed the call
-    const worth = ticket.options.filter(
-      (option) => option.weight > enough && option.notBefore <= now.ms && startsBy(ticket, option, until, now)
-    )
+    const worth = ticket.options.filter((option) => option.weight > enough && startsBy(ticket, option, until, now))
     const weight = worth.reduce((most, option) => Math.max(most, option.weight), 0)
     return weight === 0 ? undefined : { weight, until }
   }
@@ -449,8 +434,9 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     const isFree = (option: Option): boolean => option.slot.isUsable(option.model, now) && !isClosed(option)
 
     /** It may pass those that rank before it, where that does not put off their start. */
-    const mayPass = (ask: Ask, slot: Slot.Slot): boolean => {
+    const mayPass = (ask: Ask, slot: Slot.Slot, priority: Priority): boolean => {
       for (const before of kept.get(slot) ?? []) {
+        if (!before.isFirst && before.ticket.priority === priority) continue
         if (!slot.budget.delays(ask, before.ask, now)) continue
         // one that waits for a running attempt may be passed as soon as there is room for both
         const at = slot.budget.earliestAfter(ask, before.ask, now)
@@ -467,10 +453,13 @@ export const make = (options: DispatcherOptions): Dispatcher => {
       return undefined
     }
 
-    const keep = (ticket: Ticket, ask: Ask, slot: Slot.Slot): void => {
-      const before = kept.get(slot)
-      if (before === undefined) kept.set(slot, [{ ticket, ask }])
-      else before.push({ ticket, ask })
+    const keep = (ticket: Ticket, ask: Ask, slot: Slot.Slot, isOwed: boolean): void => {
+      const before = kept.get(slot) ?? []
+      kept.set(slot, before)
+      const isLike = (other: Kept): boolean =>
+        other.ask.model === ask.model && other.ticket.priority === ticket.priority
+      const isFirst = isOwed || !before.some(isLike)
+      before.push({ ticket, ask, isFirst })
     }
 
     /** When it can start there; notes it, and whether the platform's windows are all that it waits for. */
@@ -499,11 +488,11 @@ export const make = (options: DispatcherOptions): Dispatcher => {
             const ask = askOf(head, option, true)
             if (slot.credit[priority] + ROUNDING < slot.budget.share(ask)) break
             if (!slot.budget.fits(ask, now)) {
-              if (kept.get(slot)?.every(({ ticket }) => ticket !== head) ?? true) keep(head, ask, slot)
+              if (kept.get(slot)?.every(({ ticket }) => ticket !== head) ?? true) keep(head, ask, slot, true)
               lookAhead(ask, slot)
               break
             }
-            if (!mayPass(ask, slot)) break
+            if (!mayPass(ask, slot, priority)) break
             const patience = patienceOf(head, [option], now)
             if (patience === undefined) {
               const free = head.options.filter(
@@ -536,7 +525,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
         const at = known === NEVER && slot.isUsable(model, now) ? now.ms : known
         if (first === undefined || at < first.at) first = { ask, slot, at }
       }
-      if (first !== undefined) keep(head, first.ask, first.slot)
+      if (first !== undefined) keep(head, first.ask, first.slot, false)
       line.setAside(head)
       aside.push(head)
     }
@@ -545,7 +534,11 @@ export const make = (options: DispatcherOptions): Dispatcher => {
       const [first, ...others] = head.options.filter((option) => {
         if (!isOpenTo(head, option) || !isFree(option)) return false
         const ask = askOf(head, option)
-        return knownAt(ask, option.slot) === undefined && option.slot.budget.fits(ask, now) && mayPass(ask, option.slot)
+        return (
+          knownAt(ask, option.slot) === undefined &&
+          option.slot.budget.fits(ask, now) &&
+          mayPass(ask, option.slot, head.priority)
+        )
       })
       if (first === undefined) return false
       const patience = patienceOf(head, [first, ...others], now)
@@ -553,7 +546,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
         line.setPatience(head, patience, now.ms)
         return true
       }
-      const chosen = choose([first, ...others], rotationOf(head))
+      const chosen = turns.take([first, ...others], rotationOf(head))
       if (!grant(head, chosen, askOf(head, chosen), [first, ...others], now)) return false
       // what was kept for it, as one that is owed, is free again
       for (const before of kept.values()) if (before.some(({ ticket }) => ticket === head)) isStale = true
@@ -605,24 +598,25 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     return false
   }
 
-  /** Budgets pace the lower priorities while those wait for their windows. Whether one of them does so no more. */
-  const tellBacklog = (): boolean => {
-    let isPaceOver = false
+  /**
+   * Budgets pace the lower priorities while those wait for their windows, and a while longer if they go on waiting: a
+   * moment in which it is for permits that they wait must not let them draw at once what comes evenly to everybody.
+   */
+  const tellBacklog = (now: Now): void => {
     for (const slot of slots.values()) {
-      const hasBacklog = short.has(slot) && SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
+      if (short.has(slot)) slot.shortUntil = now.ms + PACED_MS
+      const isWaitedFor = SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
+      const hasBacklog = isWaitedFor && now.ms < slot.shortUntil
       if (hasBacklog === slot.hasBacklog) continue
       slot.hasBacklog = hasBacklog
       slot.budget.setBacklog(hasBacklog)
-      isPaceOver ||= !hasBacklog && SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
     }
-    return isPaceOver
   }
 
   const advance = (now: Now): void => {
-    for (let isFirst = true; ; isFirst = false) {
+    for (;;) {
       while (pass(now)) {}
-      // who is paced no longer may go at once
-      if (tellBacklog() && isFirst) continue
+      tellBacklog(now)
       const late = line.expired(now.ms)
       if (late.length === 0) return
       for (const ticket of late) refuse(ticket, unavailable(ticket, now))
@@ -670,12 +664,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     forecast: (request, now) => {
       const ticket = ticketOf(request, arrivals + 1, now)
       for (const slot of slots.values()) slot.refresh(now)
-      const fits = ticket.options.some(
-        (option) =>
-          option.notBefore <= now.ms &&
-          option.slot.isUsable(option.model, now) &&
-          option.slot.budget.fits(askOf(ticket, option), now)
-      )
+      const fits = ticket.options.some((option) => isFreeFor(ticket, option, now))
       // A line that is full now has room again later: whoever can wait elsewhere is not too late for that.
       return fits ? undefined : refusalAtOnce(ticket, line.alike(ticket, now.ms), now)
     },
@@ -685,9 +674,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
       for (const slot of slots.values()) slot.refresh(now)
       const [first, ...others] = ticket.options.filter(
         (option) =>
-          option.notBefore <= now.ms &&
-          option.slot.isUsable(option.model, now) &&
-          option.slot.budget.fits(askOf(ticket, option), now) &&
+          isFreeFor(ticket, option, now) &&
           !WaitingLine.priorities
             .slice(0, WaitingLine.priorities.indexOf(ticket.priority) + 1)
             .some((priority) => line.waitingFor(option.slot, priority) > 0)
@@ -699,7 +686,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
         free: free.map(({ slot }) => slot.id),
         busy: busyOf(ticket, free, now),
         ...(patience === undefined
-          ? { choice: nextOf(free, rotationOf(ticket)).slot.id }
+          ? { choice: turns.next(free, rotationOf(ticket)).slot.id }
           : { patientUntil: epochOf(patience.until, now) })
       }
     },

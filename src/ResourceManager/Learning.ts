@@ -1,4 +1,5 @@
-const MINUTE = 60_000
+import { MINUTE } from "./Now.js"
+
 /** What is left of the amount at which the provider refused. */
 const DECREASE = 0.7
 /** Gained in every minute in which all of it was used and nothing refused: this part of the whole, one at least. */

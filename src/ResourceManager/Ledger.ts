@@ -7,7 +7,7 @@ import type { TaskType } from "../Domain/Task.js"
 import { costUsd, type Usage } from "../Domain/Usage.js"
 import type { PlatformLimits, PlatformSettings } from "../Settings.js"
 import * as Bucket from "./Bucket.js"
-import { epochOf, monotonicOf, type Now } from "./Now.js"
+import { epochOf, MINUTE, monotonicOf, type Now } from "./Now.js"
 import * as Pace from "./Pace.js"
 import type { Exhausted } from "./Quota.js"
 import type { SavedBucket, SavedBudget } from "./Saved.js"
@@ -15,8 +15,6 @@ import * as TokenBounds from "./TokenBounds.js"
 import * as Window from "./Window.js"
 
 export { inputBound, type TokenEstimate } from "./TokenBounds.js"
-
-const { MINUTE } = Bucket
 
 /** What an attempt would need. */
 export interface Ask {
@@ -795,7 +793,8 @@ export const make = (
           refillPerSecond: windowMs > 0 ? 100_000 / windowMs : 0,
           nextRefillAt: until > at ? epochOf(until, now) : undefined,
           source: "provider",
-          utilization: { oneMinute: 0, fiveMinutes: 0 }
+          // over the whole of its window: the provider tells no more of it
+          utilization: { oneMinute: used / 100, fiveMinutes: used / 100 }
         })
       }
       return views

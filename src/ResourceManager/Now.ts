@@ -1,6 +1,9 @@
 import type { Clock } from "effect"
 import { monotonicMsOf } from "../Domain/Time.js"
 
+/** Ms. */
+export const MINUTE = 60_000
+
 /** One look at both clocks, so that a decision is made at one instant. */
 export interface Now {
   /** Monotonic, ms: for everything that elapses. */

@@ -1,6 +1,6 @@
 import type { PlatformEventBody } from "../Domain/Event.js"
 import type { QuotaFailure } from "../Domain/Failure.js"
-import type { Now } from "./Now.js"
+import { MINUTE, type Now } from "./Now.js"
 
 /** A quota that is used up, as the provider said it. */
 export interface Exhausted {
@@ -13,7 +13,6 @@ export interface Exhausted {
   readonly why: string
 }
 
-const MINUTE = 60_000
 const RATE_FLOOR_MS = 1_000
 const RATE_FLOOR_MAX_MS = MINUTE
 const WINDOW_FLOOR_MS = MINUTE

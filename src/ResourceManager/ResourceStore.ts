@@ -4,6 +4,8 @@ import { Array as Arr, Context, Effect, Layer, Option, type ParseResult, Schema 
 import { type PlatformEvent, PlatformEventBody } from "../Domain/Event.js"
 import { Drained, LimitsPatch } from "../Domain/Lease.js"
 import { PlatformId } from "../Domain/Platform.js"
+import { Events, type NewPlatformEvent } from "../Events.js"
+import { SqlWriter } from "../Sql/Writer.js"
 import { SavedPlatform } from "./Saved.js"
 
 /** What cannot be read or written just now; the log says more. */
@@ -11,14 +13,6 @@ export class ResourceStoreFailed extends Schema.TaggedError<ResourceStoreFailed>
   message: Schema.String,
   cause: Schema.Defect
 }) {}
-
-/** A platform's event before it is stored. */
-export interface NewPlatformEvent {
-  readonly platform: PlatformId
-  /** Epoch ms. */
-  readonly at: number
-  readonly body: PlatformEventBody
-}
 
 /** What was changed of a platform by hand; `null`: as the settings have it again. What is absent stays. */
 export interface ChangeByHand {
@@ -28,9 +22,6 @@ export interface ChangeByHand {
 
 /** Events of one platform that are kept; older ones are dropped. */
 export const eventsKept = 1_000
-
-/** Rows written by one statement. */
-const batch = 200
 
 /** A JSON column holds the type's own side (instants as numbers), so that writing one is a plain JSON.stringify. */
 const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
@@ -129,17 +120,20 @@ export class ResourceStore extends Context.Tag("dream-team/ResourceStore")<
   })
 
   /** In the database, on disk before it is answered. */
-  static readonly layer: Layer.Layer<ResourceStore, never, SqlClient.SqlClient> = Layer.effect(
+  static readonly layer: Layer.Layer<ResourceStore, never, SqlClient.SqlClient | SqlWriter | Events> = Layer.effect(
     ResourceStore,
-    Effect.map(SqlClient.SqlClient, (sql) => {
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const writer = yield* SqlWriter
+      const stored = yield* Events
+
       const failed = (cause: SqlError) =>
         new ResourceStoreFailed({ message: "The database does not answer", cause: cause.cause })
 
-      const transaction = (writes: Effect.Effect<void, SqlError>): Effect.Effect<void, ResourceStoreFailed> =>
-        sql.withTransaction(writes).pipe(
-          // A COMMIT that fails may leave its transaction open, and the next BEGIN on this connection needs it gone.
-          Effect.tapErrorCause(() => Effect.ignore(sql`ROLLBACK`)),
-          Effect.mapError(failed)
+      const write = (writes: Effect.Effect<void, SqlError>): Effect.Effect<void, ResourceStoreFailed> =>
+        Effect.mapError(
+          writer.write(writes),
+          (cause) => new ResourceStoreFailed({ message: "The database does not answer", cause })
         )
 
       /** Every row of a table with one JSON text for a platform. */
@@ -174,20 +168,13 @@ export class ResourceStore extends Context.Tag("dream-team/ResourceStore")<
               ON CONFLICT (platform) DO UPDATE SET drained = excluded.drained`
 
       const prune = (platform: PlatformId) => sql`
-        DELETE FROM platform_events WHERE platform = ${platform} AND id <= (
-          SELECT id FROM platform_events WHERE platform = ${platform} ORDER BY id DESC LIMIT 1 OFFSET ${eventsKept}
+        DELETE FROM events WHERE platform = ${platform} AND id <= (
+          SELECT id FROM events WHERE platform = ${platform} ORDER BY id DESC LIMIT 1 OFFSET ${eventsKept}
         )`
 
       const append = (events: ReadonlyArray<NewPlatformEvent>): Effect.Effect<void, SqlError> =>
         Effect.zipRight(
-          Effect.forEach(
-            Arr.chunksOf(events, batch),
-            (some) =>
-              sql`INSERT INTO platform_events ${sql.insert(
-                some.map(({ at, body, platform }) => ({ platform, at: Math.round(at), body: JSON.stringify(body) }))
-              )}`,
-            { discard: true }
-          ),
+          stored.appendPlatform(events),
           Effect.forEach(new Set(events.map(({ platform }) => platform)), prune, { discard: true })
         )
 
@@ -199,7 +186,7 @@ export class ResourceStore extends Context.Tag("dream-team/ResourceStore")<
         Effect.gen(function* () {
           const rows = yield* Effect.mapError(
             sql<{ readonly id: number; readonly at: number; readonly body: string }>`
-              SELECT id, at, body FROM platform_events WHERE platform = ${platform} AND id < ${before}
+              SELECT id, at, body FROM events WHERE platform = ${platform} AND id < ${before}
               ORDER BY id DESC LIMIT ${limit}`,
             failed
           )
@@ -225,7 +212,7 @@ export class ResourceStore extends Context.Tag("dream-team/ResourceStore")<
             SELECT platform, books AS json FROM platform_books`,
           decodeBooks
         ),
-        save: (platforms) => transaction(Effect.forEach(platforms, saveBooks, { discard: true })),
+        save: (platforms) => write(Effect.forEach(platforms, saveBooks, { discard: true })),
         patches: byPlatform(
           "The changed limits of a platform",
           sql<{ readonly platform: string; readonly json: string }>`
@@ -239,14 +226,14 @@ export class ResourceStore extends Context.Tag("dream-team/ResourceStore")<
           decodeDrained
         ),
         change: (platform, { drained, limits }, events) =>
-          transaction(
+          write(
             Effect.gen(function* () {
               if (limits !== undefined) yield* savePatch(platform, limits)
               if (drained !== undefined) yield* saveDrained(platform, drained)
               yield* append(events)
             })
           ),
-        record: (events) => (events.length === 0 ? Effect.void : transaction(append(events))),
+        record: (events) => (events.length === 0 ? Effect.void : write(append(events))),
         history: (platform, { before = Number.MAX_SAFE_INTEGER, limit }) => history(platform, before, limit)
       }
     })

@@ -1,5 +1,5 @@
 import type { LimitReading } from "../Domain/Call.js"
-import type { PlatformEventBody } from "../Domain/Event.js"
+import type { AttemptName, PlatformEventBody } from "../Domain/Event.js"
 import type { PlatformFailure, PlatformReason } from "../Domain/Failure.js"
 import { type Drained, drainedInWords, type PlatformResources, type Settlement } from "../Domain/Lease.js"
 import type { PlatformId } from "../Domain/Platform.js"
@@ -22,12 +22,6 @@ export interface Obstacle {
   readonly kind: Exclude<PlatformReason["kind"], undefined>
   readonly reason: string
   readonly earliest: number
-}
-
-/** The attempt that something is for, or that brought it about. */
-export interface AttemptName {
-  readonly id: string
-  readonly number: number
 }
 
 /** What an attempt holds of a platform until it ends. */
@@ -73,6 +67,7 @@ export type Slot = ReturnType<typeof make>
 
 export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: SlotOptions) => {
   let breaker = Breaker.initial
+  /** Whether the smallest attempt of a HIGH call could start on some model, as of the latest look. */
   let isOpen = false
   let out: Out | undefined
   /** By hand: holds whatever is known of its health, and nothing of that ends it. */
@@ -108,11 +103,14 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
     onEvent(id, { type: "breaker.changed", ...transition, model, attempt }, now)
   }
 
+  const rampBudget = (now: Now): void =>
+    budget.rampTo(breaker.state === "closed" ? Breaker.capacityPercent(breaker) / 100 : 1, now)
+
   const step = (next: Breaker.Step, now: Now, attempt?: AttemptName): void => {
     if (next.breaker !== breaker) touch()
     breaker = next.breaker
     if (next.transition === undefined) return
-    budget.rampTo(breaker.state === "closed" ? Breaker.capacityPercent(breaker) / 100 : 1, now)
+    rampBudget(now)
     tell(next.transition, undefined, now, attempt)
   }
 
@@ -233,12 +231,12 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
   return {
     id,
     budget,
-    /** Of the smooth weighted round robin between platforms, by rotation: the largest is next. */
-    balances: new Map<string, number>(),
     /** What lower priorities are owed of it, as parts of its largest limit. */
     credit,
     /** Whether lower calls wait for its windows, as the budget was told last. */
     hasBacklog: false,
+    /** Until when they count as waiting for its windows, monotonic ms. */
+    shortUntil: Number.NEGATIVE_INFINITY,
 
     /** Takes in what the passing of time alone has changed. */
     refresh: (now: Now): void => {
@@ -275,8 +273,6 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
       return next
     },
 
-    /** Whether the smallest attempt of a HIGH call could start on some model, as of the latest look. */
-    isOpen: (): boolean => isOpen,
     isUsable,
     /** Nothing but the passing of time, or a word from outside, ends these; the instant at which time does. */
     heldUntil,
@@ -421,7 +417,7 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
         const restored = Breaker.restore(saved, policy, now)
         if (name === undefined) {
           breaker = restored
-          budget.rampTo(breaker.state === "closed" ? Breaker.capacityPercent(breaker) / 100 : 1, now)
+          rampBudget(now)
           continue
         }
         const model = learn(name)

@@ -40,6 +40,8 @@ export interface Levels {
    * again, so that after a burst neither they nor HIGH calls wait for a whole window.
    */
   readonly spread: number
+  /** The same while they are held back, and served evenly anyway. */
+  readonly pacedSpread: number
   /** How much of `spread` is too little to be kept; whole units are kept whole. */
   readonly rounding: number
   /** How far the even pace may fall behind and be caught up, ms. */
@@ -116,6 +118,7 @@ export const make = (initialMs: number): Window => {
     reserve: 0,
     isLasting: true,
     spread: 0,
+    pacedSpread: 0,
     rounding: 0,
     catchUpMs: 0
   }
@@ -193,12 +196,14 @@ export const make = (initialMs: number): Window => {
     }
   }
 
+  const spreadNow = (): number => (isHeldBack ? levels.pacedSpread : levels.spread)
+
   /**
    * By how much a steady draw of `spread` in a window would fall short of its need at some moment, if it had nothing but
    * what comes free by age: that much is kept, so that the draw can be met.
    */
   const shortfall = (at: number): number => {
-    const { spread } = levels
+    const spread = spreadNow()
     if (known === undefined) {
       const perMs = spread / kept
       let falling = Number.NEGATIVE_INFINITY
@@ -235,12 +240,17 @@ export const make = (initialMs: number): Window => {
     return Math.max(levels.catchUpMs, units * amount * unitMs(at))
   }
 
+  const setHeldBack = (isHeld: boolean): void => {
+    isHeldBack = isHeld
+    known = undefined
+  }
+
   /** On the even pace the schedule counts, not the moment at which a timer came. */
   const isTooEarly = (at: number): boolean => isHeldBack && evenAt > at
 
   const holdBack = (at: number): false => {
     if (isBacklogged && !isHeldBack) {
-      isHeldBack = true
+      setHeldBack(true)
       evenAt = Math.max(evenAt, at)
     }
     return false
@@ -256,7 +266,7 @@ export const make = (initialMs: number): Window => {
     if (now <= tolerance) return true
     const spare = free - reserveAt(at) + levels.rounding
     // never more than the whole spread is kept, and nothing of less than nothing
-    return (spare >= levels.rounding && (spare >= levels.spread || spare >= shortfall(at))) || holdBack(at)
+    return (spare >= levels.rounding && (spare >= spreadNow() || spare >= shortfall(at))) || holdBack(at)
   }
 
   const earliestForHigh = (amount: number, at: number, taken: number): number => {
@@ -276,7 +286,8 @@ export const make = (initialMs: number): Window => {
     Math.min(Math.max(evenAt, at - catchUpMs(amount, at)) + clamp(amount) * unitMs(at), at + windowMs)
 
   const earliestBeside = (reserve: number, amount: number, at: number, taken: number): number => {
-    const { capacity, rounding, spread } = levels
+    const { capacity, rounding } = levels
+    const spread = spreadNow()
     let level = used(at) + taken
     const limit = capacity - clamp(amount) - reserve
     // from here on even the whole spread leaves room enough
@@ -489,7 +500,7 @@ export const make = (initialMs: number): Window => {
 
     setBacklog: (isWaitedFor) => {
       isBacklogged = isWaitedFor
-      if (!isWaitedFor) isHeldBack = false
+      if (!isWaitedFor && isHeldBack) setHeldBack(false)
     },
 
     aged: (at) => {

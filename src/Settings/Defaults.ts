@@ -2,6 +2,7 @@ import { Redacted } from "effect"
 import { type Capability, type ModelClass, PlatformId, type WireFormat } from "../Domain/Platform.js"
 import type { TaskType } from "../Domain/Task.js"
 import type { Price } from "../Domain/Usage.js"
+import { databaseSetting } from "./Database.js"
 import { prices } from "./prices.js"
 import type { PlatformLimits, PlatformSettings, SettingsShape } from "./Shape.js"
 
@@ -22,8 +23,19 @@ export const defaults = {
     parkAfterMs: 30_000,
     livePerClass: 64
   },
+  retention: { tasksMs: 30 * 24 * 60 * 60_000, eventsMs: 7 * 24 * 60 * 60_000, keysMs: 24 * 60 * 60_000 },
   health: { intervalMs: 60_000, timeoutMs: 10_000 },
   routing: { policy: "balanced", hedging: false, adaptMs: 5_000 },
+  validation: { enabled: false, platform: PlatformId.make("qwen"), timeoutMs: 5_000, onInvalid: "refuse" },
+  alternatives: {
+    enabled: true,
+    order: ["class", "shrink", "split", "partial"],
+    maxChildren: 8,
+    maxMs: 30 * 60_000,
+    maxCostUsd: undefined
+  },
+  webhooks: { secrets: [], allowPrivate: false, url: undefined, urlFor: "attention", expireMs: 3 * 24 * 60 * 60_000 },
+  budgets: { perKey: {}, keys: {}, platforms: {} },
   shutdownGraceMs: 10_000,
   logLevel: "Info"
 } as const satisfies SettingsShape
@@ -244,17 +256,34 @@ export function platformDefaults(id: string, options: PlatformOptions): Platform
   }
 }
 
-export type SettingsOptions = Partial<Omit<SettingsShape, "tasks" | "health" | "routing">> & {
+export type SettingsOptions = Partial<
+  Omit<
+    SettingsShape,
+    "alternatives" | "budgets" | "tasks" | "retention" | "health" | "routing" | "validation" | "webhooks"
+  >
+> & {
   readonly tasks?: Partial<SettingsShape["tasks"]>
+  readonly retention?: Partial<SettingsShape["retention"]>
   readonly health?: Partial<SettingsShape["health"]>
   readonly routing?: Partial<SettingsShape["routing"]>
+  readonly validation?: Partial<SettingsShape["validation"]>
+  readonly alternatives?: Partial<SettingsShape["alternatives"]>
+  readonly budgets?: Partial<SettingsShape["budgets"]>
+  readonly webhooks?: Partial<SettingsShape["webhooks"]>
 }
 
 /** Complete settings for an embedding program or a test: the defaults and, over them, what is given. */
 export const make = (options: SettingsOptions): SettingsShape => ({
   ...defaults,
   ...options,
+  database:
+    typeof options.database === "string" ? databaseSetting(options.database) : (options.database ?? defaults.database),
   tasks: { ...defaults.tasks, ...options.tasks },
+  retention: { ...defaults.retention, ...options.retention },
   health: { ...defaults.health, ...options.health },
-  routing: { ...defaults.routing, ...options.routing }
+  routing: { ...defaults.routing, ...options.routing },
+  validation: { ...defaults.validation, ...options.validation },
+  alternatives: { ...defaults.alternatives, ...options.alternatives },
+  budgets: { ...defaults.budgets, ...options.budgets },
+  webhooks: { ...defaults.webhooks, ...options.webhooks }
 })

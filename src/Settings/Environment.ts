@@ -47,12 +47,31 @@ const globals: Readonly<Record<string, Variable>> = {
   API_KEYS: { path: ["apiKeys"], reading: listed },
   DATABASE: { path: ["database"], reading: text },
   PLATFORMS: { path: ["use"], reading: listed },
+  RETENTION_TASKS: { path: ["retention", "tasksMs"], reading: text },
+  RETENTION_EVENTS: { path: ["retention", "eventsMs"], reading: text },
+  RETENTION_KEYS: { path: ["retention", "keysMs"], reading: text },
   LOG_LEVEL: { path: ["logLevel"], reading: lowerCase },
   POLICY: { path: ["routing", "policy"], reading: lowerCase },
-  HEDGING: { path: ["routing", "hedging"], reading: truth }
+  HEDGING: { path: ["routing", "hedging"], reading: truth },
+  VALIDATION: { path: ["validation", "enabled"], reading: truth },
+  VALIDATION_PLATFORM: { path: ["validation", "platform"], reading: lowerCase },
+  WEBHOOK_SECRETS: { path: ["webhooks", "secrets"], reading: listed },
+  WEBHOOK_URL: { path: ["webhooks", "url"], reading: text },
+  WEBHOOK_ALLOW_PRIVATE: { path: ["webhooks", "allowPrivate"], reading: truth },
+  ALTERNATIVES: { path: ["alternatives", "enabled"], reading: truth },
+  KEY_USD_PER_DAY: { path: ["budgets", "perKey", "usdPerDay"], reading: orNone(number) },
+  KEY_TOKENS_PER_DAY: { path: ["budgets", "perKey", "tokensPerDay"], reading: orNone(number) },
+  KEY_REQUESTS_PER_MINUTE: { path: ["budgets", "perKey", "requestsPerMinute"], reading: orNone(number) }
 }
 
+/** What of a platform is kept beside its own settings: its budgets stand among all budgets. */
+const platformBudgets = {
+  USD_PER_DAY: { path: ["usdPerDay"], reading: orNone(number) },
+  TOKENS_PER_DAY: { path: ["tokensPerDay"], reading: orNone(number) }
+} as const satisfies Readonly<Record<string, Variable>>
+
 const perPlatform = {
+  ...platformBudgets,
   BASE_URL: { path: ["baseUrl"], reading: text },
   API_KEY: { path: ["apiKey"], reading: text },
   MODEL: { path: ["model"], reading: text },
@@ -174,7 +193,8 @@ export const interpret = (variables: ReadonlyMap<string, string>, ids: Iterable<
       const rest = suffix.slice(own.length)
       if (suffix.startsWith(own) && isPlatformSetting(rest)) {
         const { path, reading } = perPlatform[rest]
-        return { path: ["platforms", id, ...path], reading }
+        const section = Object.hasOwn(platformBudgets, rest) ? ["budgets", "platforms"] : ["platforms"]
+        return { path: [...section, id, ...path], reading }
       }
     }
     return undefined

@@ -7,7 +7,8 @@ import {
   TokensCounted,
   WireFormat
 } from "../Domain/Platform.js"
-import { type TaskType, TenantId } from "../Domain/Task.js"
+import { AlternativeKind, type TaskType, TenantId } from "../Domain/Task.js"
+import { isPostgres, isPostgresUrl } from "./Database.js"
 import { longestWindowMs, shortestWindowMs, windowText } from "./Limits.js"
 
 /** A leaf that says in words what it takes, in place of the schema library's own message. */
@@ -69,6 +70,11 @@ const count = (description: string) => Whole.pipe(taking("a whole number greater
 const limit = (description: string) =>
   Schema.NullOr(Whole).pipe(
     taking("a whole number greater than 0, or none (in the file null) for no limit", `${description}; null = no limit`)
+  )
+
+const limited = <A, I>(schema: Schema.Schema<A, I>, expected: string, description: string) =>
+  Schema.NullOr(schema).pipe(
+    taking(`${expected}, or none (in the file null) for no limit`, `${description}; null = no limit`)
   )
 
 const WindowFile = group(
@@ -174,16 +180,23 @@ const ApiKeyText = Schema.String.pipe(
   )
 )
 
-/** Whether the text asks for a database that this version cannot use. */
-export const isPostgres = (text: unknown): boolean => typeof text === "string" && /^postgres(ql)?:/i.test(text)
+const WebhookSecret = Schema.String.pipe(
+  Schema.filter((text) => {
+    const base64 = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]
+    const { length } = Buffer.from(base64 ?? "", "base64")
+    return length >= 24 && length <= 64
+  }),
+  taking("whsec_ and the base64 of 24 to 64 random bytes")
+)
 
 const Database = Schema.String.pipe(
-  Schema.filter((text) => text !== "" && !/^[a-z][a-z0-9+.-]+:\/\//i.test(text) && !isPostgres(text), {
-    jsonSchema: { minLength: 1 }
-  }),
+  Schema.filter(
+    (text) => (isPostgres(text) ? isPostgresUrl(text) : text !== "" && !/^[a-z][a-z0-9+.-]+:\/\//i.test(text)),
+    { jsonSchema: { minLength: 1 } }
+  ),
   taking(
-    "the path of an SQLite file, or :memory:",
-    "The SQLite file that keeps the tasks, or :memory:; relative to the working folder; default dream-team.db"
+    "the path of an SQLite file, :memory:, or postgres://user:password@host:5432/database (with what is special in the password percent-encoded)",
+    "The SQLite file that keeps the tasks (relative to the working folder), :memory:, or the postgres:// URL of a PostgreSQL database; default dream-team.db"
   )
 )
 
@@ -342,6 +355,29 @@ const PlatformFile = group(
 )
 export type PlatformFile = typeof PlatformFile.Type
 
+const usdPerDay = limited(
+  Schema.Number.pipe(Schema.finite(), Schema.positive()),
+  "a number greater than 0",
+  "What may be spent in one UTC day at list prices, USD"
+)
+const tokensPerDay = limited(Whole, "a whole number greater than 0", "Tokens, input and output, in one UTC day")
+
+const DailyBudgetFile = group(
+  { usdPerDay: may(usdPerDay), tokensPerDay: may(tokensPerDay) },
+  "What may be spent on a platform"
+)
+export type DailyBudgetFile = typeof DailyBudgetFile.Type
+
+const KeyBudgetFile = group(
+  {
+    usdPerDay: may(usdPerDay),
+    tokensPerDay: may(tokensPerDay),
+    requestsPerMinute: may(limit("Submissions over HTTP in any 60 s"))
+  },
+  "What an API key may spend"
+)
+export type KeyBudgetFile = typeof KeyBudgetFile.Type
+
 /** What one source (the file, the environment, the flags) sets: any part of the settings. */
 export const SettingsFile = group(
   {
@@ -381,6 +417,16 @@ export const SettingsFile = group(
         "Defaults of tasks"
       )
     ),
+    retention: may(
+      group(
+        {
+          tasksMs: may(duration("How long a task is kept after its end; default 30 days")),
+          eventsMs: may(duration("How long an event is kept; default 7 days")),
+          keysMs: may(duration("How long an idempotency key stands for its task; default 24h"))
+        },
+        "What is deleted, and when"
+      )
+    ),
     health: may(
       group(
         {
@@ -412,6 +458,129 @@ export const SettingsFile = group(
           adaptMs: may(duration("How often the weights follow what is measured; default 5s"))
         },
         "The choice among platforms"
+      )
+    ),
+    validation: may(
+      group(
+        {
+          enabled: may(
+            Schema.Boolean.pipe(
+              taking("true or false", "Whether a model checks each task before it is accepted; default false")
+            )
+          ),
+          platform: may(
+            PlatformId.pipe(
+              taking(
+                "a platform id: 1 to 40 lower-case letters, digits or hyphens, beginning with a letter",
+                "Who checks; default qwen"
+              )
+            )
+          ),
+          model: may(
+            Text.pipe(
+              taking(
+                "a model's name, or fast, balanced or best",
+                "Its model for the check; default its fast one, or its own where it has none"
+              )
+            )
+          ),
+          timeoutMs: may(duration("How long a check may take, its wait included; default 5s")),
+          onInvalid: may(
+            Schema.Literal("refuse", "note").pipe(
+              taking(
+                "one of refuse, note",
+                "What becomes of a task found invalid: refused, or accepted with the verdict noted; default refuse"
+              )
+            )
+          )
+        },
+        "The check of tasks by a model before they are accepted"
+      )
+    ),
+    alternatives: may(
+      group(
+        {
+          enabled: may(
+            Schema.Boolean.pipe(
+              taking("true or false", "Whether alternatives are tried for HIGH tasks that failed; default true")
+            )
+          ),
+          order: may(
+            many(
+              AlternativeKind.pipe(taking(`one of ${AlternativeKind.literals.join(", ")}`)),
+              "What is tried, in this order; default class, shrink, split, partial"
+            )
+          ),
+          maxChildren: may(
+            Schema.Int.pipe(
+              Schema.between(1, 50),
+              taking("a whole number from 1 to 50", "Tasks made for one task; default 8")
+            )
+          ),
+          maxMs: may(duration("For all alternatives of one task; default 30m")),
+          maxCostUsd: may(
+            Schema.NullOr(Schema.Number.pipe(Schema.finite(), Schema.positive())).pipe(
+              taking(
+                "a number greater than 0, or none (in the file null)",
+                "What the alternatives of one task may cost together, USD; default none"
+              )
+            )
+          )
+        },
+        "What is tried for a HIGH task whose attempts are used up"
+      )
+    ),
+    webhooks: may(
+      group(
+        {
+          secrets: may(many(WebhookSecret, "What webhooks are signed with, each of them; none = no webhooks")),
+          allowPrivate: may(
+            Schema.Boolean.pipe(
+              taking(
+                "true or false",
+                "Whether webhooks may go to addresses that are not public, and by plain http; default false"
+              )
+            )
+          ),
+          url: may(
+            Text.pipe(
+              Schema.filter((text) => URL.canParse(text) && /^https?:/i.test(text)),
+              taking(
+                "an http or https URL",
+                "Told of tasks that failed and need a person, beside their own callbackUrl"
+              )
+            )
+          ),
+          urlFor: may(
+            Schema.Literal("attention", "all").pipe(
+              taking("one of attention, all", "Which ends of tasks and jobs webhooks.url is told of; default attention")
+            )
+          ),
+          expireMs: may(duration("How long one is tried to be delivered; default 3 days"))
+        },
+        "Webhooks: how the ends of tasks and jobs are told"
+      )
+    ),
+    budgets: may(
+      group(
+        {
+          perKey: may(
+            KeyBudgetFile.annotations({ description: "What each API key may spend; without keys, everybody together" })
+          ),
+          keys: may(
+            Schema.Record({ key: TenantId, value: KeyBudgetFile }).annotations({
+              message: () => object,
+              description: "What single API keys may spend, by their tenant's name; laid over perKey"
+            })
+          ),
+          platforms: may(
+            Schema.Record({ key: PlatformId, value: DailyBudgetFile }).annotations({
+              message: () => object,
+              description: "What may be spent on each platform, by its id"
+            })
+          )
+        },
+        "What may be spent in one UTC day"
       )
     ),
     platforms: may(
@@ -499,8 +668,18 @@ export const keysAt = (path: ReadonlyArray<string>): ReadonlyArray<string> => {
   const [first, second, third, fourth, fifth, sixth] = path
   if (first === undefined) return Object.keys(SettingsFile.fields)
   if (first === "tasks") return Object.keys(SettingsFile.fields.tasks.from.fields)
+  if (first === "retention") return Object.keys(SettingsFile.fields.retention.from.fields)
   if (first === "health") return Object.keys(SettingsFile.fields.health.from.fields)
   if (first === "routing") return Object.keys(SettingsFile.fields.routing.from.fields)
+  if (first === "validation") return Object.keys(SettingsFile.fields.validation.from.fields)
+  if (first === "alternatives") return Object.keys(SettingsFile.fields.alternatives.from.fields)
+  if (first === "webhooks") return Object.keys(SettingsFile.fields.webhooks.from.fields)
+  if (first === "budgets") {
+    if (second === undefined) return Object.keys(SettingsFile.fields.budgets.from.fields)
+    if (second === "perKey") return Object.keys(KeyBudgetFile.fields)
+    if (third === undefined) return []
+    return Object.keys(second === "keys" ? KeyBudgetFile.fields : DailyBudgetFile.fields)
+  }
   if (first !== "platforms" || second === undefined) return []
   switch (third) {
     case undefined:

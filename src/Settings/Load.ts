@@ -1,8 +1,11 @@
 import { createHash } from "node:crypto"
 import * as FileSystem from "@effect/platform/FileSystem"
 import { Effect, Redacted } from "effect"
+import { localTenant } from "../Domain/Access.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { type TaskType, TenantId } from "../Domain/Task.js"
+import { urlProblem } from "./CallbackUrl.js"
+import { databaseName, databaseSetting, isPostgres } from "./Database.js"
 import { defaults, knownPlatforms, quotasUrlOf, templateOf } from "./Defaults.js"
 import {
   configVariable,
@@ -14,10 +17,11 @@ import {
   readVariables
 } from "./Environment.js"
 import {
+  type DailyBudgetFile,
   type Decoded,
   decode,
   isObject,
-  isPostgres,
+  type KeyBudgetFile,
   keysAt,
   type PlatformFile,
   type SettingsFile,
@@ -62,8 +66,6 @@ export interface Loaded {
   readonly file: string | undefined
 }
 
-const noPostgres = "PostgreSQL is not supported by this version"
-
 const redacted = "<redacted>"
 
 const flagNames: Readonly<Record<string, string>> = {
@@ -85,7 +87,8 @@ interface Layered extends Decoded {
 /** As a problem names it: the file by its path, the others by their kind. */
 const sourceText = (source: Source): string => (source.kind === "file" ? (source.name ?? "file") : source.kind)
 
-const isSecret = (path: ReadonlyArray<string>): boolean => path.includes("apiKeys") || path.at(-1) === "apiKey"
+const isSecret = (path: ReadonlyArray<string>): boolean =>
+  path.includes("apiKeys") || path.includes("secrets") || path.at(-1) === "apiKey"
 
 const valueAt = (raw: unknown, path: ReadonlyArray<string>): unknown => {
   const [head, ...rest] = path
@@ -102,9 +105,9 @@ const shown = (value: unknown): string | undefined => {
       return String(value)
     case "string": {
       const scheme = /^[a-z][a-z0-9+.-]*:\/\//i.exec(value)
-      // A URL may hold a password or a key before its host and behind its path.
+      // A URL may hold a password or a key before its host and behind its path; a wrong one anywhere.
       if (scheme !== null) {
-        if (!URL.canParse(value)) return `${scheme[0]}…`
+        if (!URL.canParse(value) || isPostgres(value)) return `${scheme[0]}…`
         const url = new URL(value)
         return JSON.stringify(`${url.protocol}//${url.host}${url.pathname}`)
       }
@@ -113,6 +116,13 @@ const shown = (value: unknown): string | undefined => {
     default:
       return value === null ? "null" : undefined
   }
+}
+
+/** A webhook's URL may hold what only its receiver should know behind its path. */
+const shownUrl = (url: string | undefined): string | undefined => {
+  if (url === undefined) return undefined
+  const { origin, pathname, search } = new URL(url)
+  return `${origin}${pathname}${search === "" ? "" : "?…"}`
 }
 
 const problemsOf = (layer: Layered): ReadonlyArray<SettingsProblem> =>
@@ -140,9 +150,6 @@ const problemsOf = (layer: Layered): ReadonlyArray<SettingsProblem> =>
     const written = valueAt(layer.raw, path)
     const options = expected.startsWith("one of ") ? expected.slice("one of ".length).split(", ") : []
     const suggestion = typeof written === "string" && !isSecret(path) ? nearest(written, options) : undefined
-    if (path[0] === "database" && isPostgres(written)) {
-      return { ...common, ...(value === undefined ? {} : { value }), problem: noPostgres, expected }
-    }
     return {
       ...common,
       ...(value === undefined ? {} : { value }),
@@ -337,7 +344,14 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     })
   }
 
-  const database = choose(["database"], (values) => values.database, defaults.database)
+  const database = databaseSetting(
+    choose(
+      ["database"],
+      (values) => values.database,
+      defaults.database,
+      (text) => databaseName(text)
+    )
+  )
   const logLevel = choose(
     ["logLevel"],
     (values) => values.logLevel,
@@ -365,6 +379,9 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     parkAfterMs: task("parkAfterMs"),
     livePerClass: task("livePerClass")
   }
+  const kept = (key: keyof SettingsShape["retention"]): number =>
+    choose(["retention", key], (values) => values.retention?.[key], defaults.retention[key])
+  const retention = { tasksMs: kept("tasksMs"), eventsMs: kept("eventsMs"), keysMs: kept("keysMs") }
   const health = {
     intervalMs: choose(["health", "intervalMs"], (values) => values.health?.intervalMs, defaults.health.intervalMs),
     timeoutMs: choose(["health", "timeoutMs"], (values) => values.health?.timeoutMs, defaults.health.timeoutMs)
@@ -373,6 +390,51 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     policy: choose(["routing", "policy"], (values) => values.routing?.policy, defaults.routing.policy),
     hedging: choose(["routing", "hedging"], (values) => values.routing?.hedging, defaults.routing.hedging),
     adaptMs: choose(["routing", "adaptMs"], (values) => values.routing?.adaptMs, defaults.routing.adaptMs)
+  }
+  const validation: SettingsShape["validation"] = {
+    enabled: choose(["validation", "enabled"], ({ validation }) => validation?.enabled, defaults.validation.enabled),
+    platform: choose(
+      ["validation", "platform"],
+      ({ validation }) => validation?.platform,
+      defaults.validation.platform
+    ),
+    model: choose(["validation", "model"], ({ validation }) => validation?.model, undefined),
+    timeoutMs: choose(
+      ["validation", "timeoutMs"],
+      ({ validation }) => validation?.timeoutMs,
+      defaults.validation.timeoutMs
+    ),
+    onInvalid: choose(
+      ["validation", "onInvalid"],
+      ({ validation }) => validation?.onInvalid,
+      defaults.validation.onInvalid
+    )
+  }
+  const alternatives: SettingsShape["alternatives"] = {
+    enabled: choose(
+      ["alternatives", "enabled"],
+      (values) => values.alternatives?.enabled,
+      defaults.alternatives.enabled
+    ),
+    order: choose(["alternatives", "order"], (values) => values.alternatives?.order, defaults.alternatives.order),
+    maxChildren: choose(
+      ["alternatives", "maxChildren"],
+      (values) => values.alternatives?.maxChildren,
+      defaults.alternatives.maxChildren
+    ),
+    maxMs: choose(["alternatives", "maxMs"], (values) => values.alternatives?.maxMs, defaults.alternatives.maxMs),
+    maxCostUsd:
+      choose(
+        ["alternatives", "maxCostUsd"],
+        (values) => values.alternatives?.maxCostUsd,
+        defaults.alternatives.maxCostUsd
+      ) ?? undefined
+  }
+  if (new Set(alternatives.order).size < alternatives.order.length) {
+    complain(["alternatives", "order"], (values) => values.alternatives?.order, {
+      problem: "an alternative stands there twice",
+      expected: "each alternative once"
+    })
   }
 
   const described = layers.flatMap(({ values }) => Object.keys(values.platforms ?? {}))
@@ -500,6 +562,85 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     return settings
   }
 
+  const amount = (path: ReadonlyArray<string>, read: (values: SettingsFile) => number | null | undefined) =>
+    choose(["budgets", ...path], read, undefined) ?? undefined
+  const named = (key: "keys" | "platforms"): ReadonlyArray<string> =>
+    Array.from(new Set(layers.flatMap(({ values }) => Object.keys(values.budgets?.[key] ?? {}))))
+  const budgetOf = (path: ReadonlyArray<string>, read: (values: SettingsFile) => DailyBudgetFile | undefined) => ({
+    usdPerDay: amount([...path, "usdPerDay"], (values) => read(values)?.usdPerDay),
+    tokensPerDay: amount([...path, "tokensPerDay"], (values) => read(values)?.tokensPerDay)
+  })
+  const keyBudgetOf = (path: ReadonlyArray<string>, read: (values: SettingsFile) => KeyBudgetFile | undefined) => ({
+    ...budgetOf(path, read),
+    requestsPerMinute: amount([...path, "requestsPerMinute"], (values) => read(values)?.requestsPerMinute)
+  })
+  const secretTexts = find(["webhooks", "secrets"], (values) => values.webhooks?.secrets)
+  const secrets = (secretTexts?.value ?? []).map((text) => Redacted.make(text))
+  note(
+    ["webhooks", "secrets"],
+    secrets.map(() => redacted),
+    secretTexts?.source ?? { kind: "default" }
+  )
+  const webhooks: SettingsShape["webhooks"] = {
+    secrets,
+    allowPrivate: choose(
+      ["webhooks", "allowPrivate"],
+      (values) => values.webhooks?.allowPrivate,
+      defaults.webhooks.allowPrivate
+    ),
+    url: choose(["webhooks", "url"], (values) => values.webhooks?.url, undefined, shownUrl),
+    urlFor: choose(["webhooks", "urlFor"], (values) => values.webhooks?.urlFor, defaults.webhooks.urlFor),
+    expireMs: choose(["webhooks", "expireMs"], (values) => values.webhooks?.expireMs, defaults.webhooks.expireMs)
+  }
+  const webhookProblem = webhooks.url === undefined ? undefined : urlProblem(webhooks.url, webhooks.allowPrivate)
+  if (webhookProblem !== undefined) {
+    complain(["webhooks", "url"], (values) => values.webhooks?.url, {
+      problem: `webhooks cannot go there: ${webhookProblem}`,
+      expected: "an https URL of a public address"
+    })
+  }
+  if (webhooks.url !== undefined && secrets.length === 0) {
+    complain(["webhooks", "url"], (values) => values.webhooks?.url, {
+      problem: "webhooks are signed, and there is no secret",
+      expected: "a secret in DREAM_TEAM_WEBHOOK_SECRETS (webhooks.secrets) beside it"
+    })
+  }
+
+  const perKey = keyBudgetOf(["perKey"], (values) => values.budgets?.perKey)
+  const tenants = apiKeys.length === 0 ? [localTenant] : apiKeys.map(({ tenant }) => tenant)
+  /** A budget of a name that nobody has would hold for nobody. */
+  const knownOwners = (key: "keys" | "platforms", known: ReadonlyArray<string>): ReadonlyArray<string> =>
+    named(key).filter((name) => {
+      if (known.includes(name)) return true
+      const suggestion = nearest(name, known)
+      complain(["budgets", key, name], (values) => valueAt(values.budgets?.[key], [name]), {
+        problem: `there is no ${key === "keys" ? "API key" : "platform"} of that name${suggestion === undefined ? "" : `, did you mean ${suggestion}?`}`,
+        expected: `one of ${known.join(", ")}`
+      })
+      return false
+    })
+  const budgets: SettingsShape["budgets"] = {
+    perKey,
+    keys: Object.fromEntries(
+      knownOwners("keys", tenants).map((name) => {
+        const read = (values: SettingsFile) => values.budgets?.keys?.[TenantId.make(name)]
+        const own = (key: "usdPerDay" | "tokensPerDay" | "requestsPerMinute") => {
+          const found = find(["budgets", "keys", name, key], (values) => read(values)?.[key])
+          if (found !== undefined) note(["budgets", "keys", name, key], found.value, found.source)
+          // null lifts what holds for every key
+          return found === undefined ? {} : { [key]: found.value ?? undefined }
+        }
+        return [name, { ...own("usdPerDay"), ...own("tokensPerDay"), ...own("requestsPerMinute") }]
+      })
+    ),
+    platforms: Object.fromEntries(
+      knownOwners("platforms", everyId).map((name) => [
+        name,
+        budgetOf(["platforms", name], (values) => values.budgets?.platforms?.[PlatformId.make(name)])
+      ])
+    )
+  }
+
   const platforms: Array<PlatformSettings> = []
   const absent: Array<{ readonly id: PlatformId; readonly reason: string }> = []
   for (const id of new Set<string>(use)) {
@@ -522,8 +663,13 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     platforms,
     absent,
     tasks,
+    retention,
     health,
     routing,
+    webhooks,
+    budgets,
+    validation,
+    alternatives,
     shutdownGraceMs,
     logLevel
   }

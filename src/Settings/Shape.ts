@@ -7,8 +7,9 @@ import type {
   TokensCounted,
   WireFormat
 } from "../Domain/Platform.js"
-import type { TaskType, TenantId } from "../Domain/Task.js"
+import type { AlternativeKind, TaskType, TenantId } from "../Domain/Task.js"
 import type { Price } from "../Domain/Usage.js"
+import type { DatabaseSetting } from "./Database.js"
 
 /** A rolling window of a platform's limits; at least one of its amounts is there. */
 export interface WindowLimit {
@@ -56,6 +57,20 @@ export interface PlatformLimits {
   readonly models?: Readonly<Record<string, ModelLimits>> | undefined
   /** Whether the provider's own word may raise a limit above the configured one; default false. */
   readonly adapt?: boolean | undefined
+}
+
+/** What may be spent in one UTC day; what is absent is not limited. */
+export interface DailyBudget {
+  /** At list prices. */
+  readonly usdPerDay?: number | undefined
+  /** Input and output together. */
+  readonly tokensPerDay?: number | undefined
+}
+
+/** What one API key may do. */
+export interface KeyBudget extends DailyBudget {
+  /** Submissions over HTTP in any 60 s. */
+  readonly requestsPerMinute?: number | undefined
 }
 
 export interface PlatformSettings {
@@ -110,8 +125,7 @@ export interface SettingsShape {
   readonly maxBodyBytes: number
   /** Bytes of request bodies being read and of calls that wait, at most; beyond it the service says that it is full. */
   readonly maxHeldBytes: number
-  /** Path of the SQLite file, or `:memory:`. */
-  readonly database: string
+  readonly database: DatabaseSetting
   readonly platforms: ReadonlyArray<PlatformSettings>
   /** Known platforms that are left out, and why. */
   readonly absent: ReadonlyArray<{ readonly id: PlatformId; readonly reason: string }>
@@ -126,6 +140,14 @@ export interface SettingsShape {
     /** Tasks kept live at once, per class. */
     readonly livePerClass: number
   }
+  /** How long what is over is kept, ms. */
+  readonly retention: {
+    /** A task with its attempts and events, after its end. */
+    readonly tasksMs: number
+    readonly eventsMs: number
+    /** An idempotency key stands for its task this long after it was first used. */
+    readonly keysMs: number
+  }
   readonly health: {
     readonly intervalMs: number
     readonly timeoutMs: number
@@ -137,6 +159,50 @@ export interface SettingsShape {
     readonly hedging: boolean
     /** How often the weights follow what is measured, ms. */
     readonly adaptMs: number
+  }
+  /** The check of each submission by a model, before it is accepted. */
+  readonly validation: {
+    readonly enabled: boolean
+    /** Who checks. */
+    readonly platform: PlatformId
+    /** Its model, by name or class; by default its `fast` one, or its own where it has none. */
+    readonly model?: string | undefined
+    /** How long one check may take, the wait for its turn included, ms; beyond it the task is accepted unchecked. */
+    readonly timeoutMs: number
+    /** What becomes of a task found invalid: it is refused, or accepted with the verdict noted. */
+    readonly onInvalid: "refuse" | "note"
+  }
+  /** What is tried for a HIGH task whose attempts are used up. */
+  readonly alternatives: {
+    readonly enabled: boolean
+    /** In this order; what is left out is not tried. */
+    readonly order: ReadonlyArray<AlternativeKind>
+    /** Tasks made for one such task. */
+    readonly maxChildren: number
+    /** For all alternatives of one task together, ms. */
+    readonly maxMs: number
+    /** What the alternatives of one task may cost together at list prices, USD. */
+    readonly maxCostUsd?: number | undefined
+  }
+  /** How the ends of tasks and jobs are told over HTTP. */
+  readonly webhooks: {
+    /** What they are signed with, each `whsec_` and base64; a new one beside the old while receivers change over. */
+    readonly secrets: ReadonlyArray<Redacted.Redacted<string>>
+    /** Whether they may go to addresses that are not public, and by plain HTTP. */
+    readonly allowPrivate: boolean
+    /** Told of tasks that failed and need a person, or of all ends; beside a task's own `callbackUrl`. */
+    readonly url?: string | undefined
+    readonly urlFor: "attention" | "all"
+    /** How long one is tried to be delivered, ms. */
+    readonly expireMs: number
+  }
+  readonly budgets: {
+    /** Of each API key; without keys, of everybody together. */
+    readonly perKey: KeyBudget
+    /** Of single keys by their tenant's name, laid over `perKey`. */
+    readonly keys: Readonly<Record<string, KeyBudget>>
+    /** By platform id. */
+    readonly platforms: Readonly<Record<string, DailyBudget>>
   }
   /** Running attempts get this long at shutdown, ms. */
   readonly shutdownGraceMs: number

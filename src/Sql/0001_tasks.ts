@@ -1,5 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { Effect } from "effect"
+import { columnTypes } from "./types.js"
 
 /**
  * Tasks, their journal and their events. Instants are epoch milliseconds, JSON is text.
@@ -8,46 +9,47 @@ import { Effect } from "effect"
  */
 export const tasks = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
+  const { integer, real, serial, withoutRowId } = columnTypes(sql)
 
   yield* sql`CREATE TABLE epochs (
-    epoch INTEGER PRIMARY KEY AUTOINCREMENT,
-    started_at INTEGER NOT NULL
+    epoch ${serial},
+    started_at ${integer} NOT NULL
   )`
 
   yield* sql`CREATE TABLE classes (
-    id INTEGER PRIMARY KEY,
+    id ${serial},
     candidates TEXT NOT NULL,
-    priority INTEGER NOT NULL,
+    priority ${integer} NOT NULL,
     UNIQUE (candidates, priority)
   )`
 
   yield* sql`CREATE TABLE tasks (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq ${serial},
     id TEXT NOT NULL UNIQUE,
     tenant TEXT NOT NULL,
-    class_id INTEGER NOT NULL REFERENCES classes (id),
+    class_id ${integer} NOT NULL REFERENCES classes (id),
     type TEXT NOT NULL,
-    priority INTEGER NOT NULL,
+    priority ${integer} NOT NULL,
     state TEXT NOT NULL,
     idempotency_key TEXT,
     request_hash TEXT,
     preview TEXT NOT NULL,
     submission TEXT NOT NULL,
     request TEXT NOT NULL,
-    deadline INTEGER NOT NULL,
-    allowed_ms INTEGER NOT NULL,
-    wake_at INTEGER,
+    deadline ${integer} NOT NULL,
+    allowed_ms ${integer} NOT NULL,
+    wake_at ${integer},
     waiting_why TEXT,
-    claims INTEGER NOT NULL DEFAULT 0,
-    claim_epoch INTEGER,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    attempts_spent INTEGER NOT NULL DEFAULT 0,
-    owner_deaths INTEGER NOT NULL DEFAULT 0,
+    claims ${integer} NOT NULL DEFAULT 0,
+    claim_epoch ${integer},
+    attempts ${integer} NOT NULL DEFAULT 0,
+    attempts_spent ${integer} NOT NULL DEFAULT 0,
+    owner_deaths ${integer} NOT NULL DEFAULT 0,
     platform TEXT,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    started_at INTEGER,
-    finished_at INTEGER,
+    created_at ${integer} NOT NULL,
+    updated_at ${integer} NOT NULL,
+    started_at ${integer},
+    finished_at ${integer},
     result TEXT,
     error TEXT
   )`
@@ -65,25 +67,25 @@ export const tasks = Effect.gen(function* () {
 
   yield* sql`CREATE TABLE attempts (
     task_id TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
+    number ${integer} NOT NULL,
     platform TEXT NOT NULL,
     model TEXT NOT NULL,
     outcome TEXT NOT NULL,
-    started_at INTEGER NOT NULL,
-    ended_at INTEGER,
-    time_to_first_token_ms REAL,
-    duration_ms REAL,
-    cost_usd REAL,
+    started_at ${integer} NOT NULL,
+    ended_at ${integer},
+    time_to_first_token_ms ${real},
+    duration_ms ${real},
+    cost_usd ${real},
     failure TEXT,
     usage TEXT,
     decision TEXT NOT NULL,
     PRIMARY KEY (task_id, number)
-  ) WITHOUT ROWID`
+  )${withoutRowId}`
 
   yield* sql`CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id ${serial},
     task_id TEXT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
-    at INTEGER NOT NULL,
+    at ${integer} NOT NULL,
     body TEXT NOT NULL
   )`
   yield* sql`CREATE INDEX events_by_task ON events (task_id, id)`

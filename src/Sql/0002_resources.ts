@@ -1,5 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { Effect } from "effect"
+import { columnTypes } from "./types.js"
 
 /**
  * What the resource manager keeps over restarts: each platform's books, the changes made to its limits by hand, and its
@@ -7,6 +8,7 @@ import { Effect } from "effect"
  */
 export const resources = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
+  const { integer, serial } = columnTypes(sql)
 
   yield* sql`CREATE TABLE platform_books (
     platform TEXT PRIMARY KEY,
@@ -19,9 +21,9 @@ export const resources = Effect.gen(function* () {
   )`
 
   yield* sql`CREATE TABLE platform_events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    id ${serial},
     platform TEXT NOT NULL,
-    at INTEGER NOT NULL,
+    at ${integer} NOT NULL,
     body TEXT NOT NULL
   )`
   yield* sql`CREATE INDEX platform_events_by_platform ON platform_events (platform, id)`

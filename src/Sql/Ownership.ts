@@ -1,25 +1,49 @@
-import { existsSync, mkdirSync, realpathSync } from "node:fs"
+import { accessSync, constants, existsSync, mkdirSync, realpathSync } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
+import type { SqlError } from "@effect/sql/SqlError"
 import Sqlite from "better-sqlite3"
-import { Effect, Predicate, Schema, type Scope } from "effect"
+import { Context, Effect, Predicate, Schema, type Scope } from "effect"
 
 /** The database cannot be used: `message` says what is wrong, where, and what to do about it. */
 export class DatabaseUnavailable extends Schema.TaggedError<DatabaseUnavailable>()("DatabaseUnavailable", {
-  file: Schema.String,
+  /** Its file, or its URL without what is secret. */
+  database: Schema.String,
   message: Schema.String,
   /** Whether another Dream Team process holds it. */
   inUse: Schema.optional(Schema.Boolean)
 }) {}
 
-const codeOf = (cause: unknown): string =>
+/** That this process, and no other, works on the database. */
+export class Ownership extends Context.Tag("dream-team/Ownership")<
+  Ownership,
+  {
+    /**
+     * For the beginning of a transaction: fails once another process has taken the database over, and keeps any other
+     * from doing so until the transaction ends.
+     */
+    readonly check: Effect.Effect<void, SqlError | DatabaseUnavailable>
+    /** Waits, and fails once another process has taken the database over: then this one can do nothing more. */
+    readonly lost: Effect.Effect<never, DatabaseUnavailable>
+  }
+>() {
+  /** Ownership that nobody can take away while the process lives. */
+  static readonly certain: Ownership["Type"] = { check: Effect.void, lost: Effect.never }
+}
+
+/** The code that a database or the system gave with an error; empty where there is none. */
+export const codeOf = (cause: unknown): string =>
   Predicate.hasProperty(cause, "code") && typeof cause.code === "string" ? cause.code : ""
 
-const textOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+export const textOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause))
+
+/** The error the database itself gave, under whatever wrappers. */
+export const rootOf = (error: unknown): unknown =>
+  Predicate.hasProperty(error, "cause") && error.cause !== undefined ? rootOf(error.cause) : error
 
 /** Says what a failure of SQLite's or the file system's means for the person who started the service. */
 export const explain = (file: string, cause: unknown): DatabaseUnavailable => {
   const code = codeOf(cause)
-  const say = (message: string): DatabaseUnavailable => new DatabaseUnavailable({ file, message })
+  const say = (message: string): DatabaseUnavailable => new DatabaseUnavailable({ database: file, message })
   if (code.startsWith("SQLITE_NOTADB")) {
     return say(`${file} is not a SQLite database. Point DREAM_TEAM_DATABASE at another file, or move this one away.`)
   }
@@ -48,7 +72,12 @@ export const locate = (file: string): Effect.Effect<string, DatabaseUnavailable>
     try: () => {
       const absolute = resolve(file)
       mkdirSync(dirname(absolute), { recursive: true })
-      return existsSync(absolute) ? realpathSync(absolute) : join(realpathSync(dirname(absolute)), basename(absolute))
+      const real = existsSync(absolute)
+        ? realpathSync(absolute)
+        : join(realpathSync(dirname(absolute)), basename(absolute))
+      // SQLite keeps files of its own beside it, and tells of a folder that takes none only that it cannot open the file.
+      accessSync(dirname(real), constants.W_OK)
+      return real
     },
     catch: (cause) => explain(resolve(file), cause)
   })
@@ -73,7 +102,7 @@ export const own = (file: string): Effect.Effect<void, DatabaseUnavailable, Scop
       catch: (cause) =>
         codeOf(cause).startsWith("SQLITE_BUSY")
           ? new DatabaseUnavailable({
-              file,
+              database: file,
               inUse: true,
               message: `The database ${file} is in use by another Dream Team process (it holds ${file}.lock). Stop that process, or give this one its own file with DREAM_TEAM_DATABASE.`
             })

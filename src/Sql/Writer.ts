@@ -2,6 +2,8 @@ import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import { Cause, Chunk, Context, Deferred, Effect, Fiber, Layer, Option, Queue, type Scope, Tracer } from "effect"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
+import { codeOf, DatabaseUnavailable, Ownership, rootOf } from "./Ownership.js"
+import { isTraced } from "./Sqlite.js"
 
 /** Writes that may wait for their commit; the next one waits for room. */
 const maxQueued = 4096
@@ -14,8 +16,8 @@ interface Write {
   /** Runs the write and keeps its result. */
   readonly run: Effect.Effect<void, SqlError>
   /** Hands the kept result to the caller. */
-  readonly committed: Effect.Effect<void>
-  readonly failed: (cause: Cause.Cause<SqlError>) => Effect.Effect<void>
+  readonly committed: () => void
+  readonly failed: (cause: Cause.Cause<SqlError | DatabaseUnavailable>) => Effect.Effect<void>
 }
 
 /** The one way by which the task database is written. */
@@ -36,111 +38,157 @@ export class SqlWriter extends Context.Tag("dream-team/SqlWriter")<
     readonly afterCommit: (effect: Effect.Effect<void>) => Effect.Effect<void>
   }
 >() {
-  static readonly layer: Layer.Layer<SqlWriter, never, SqlClient.SqlClient> = Layer.scoped(
+  static readonly layer: Layer.Layer<SqlWriter, never, Ownership | SqlClient.SqlClient> = Layer.scoped(
     SqlWriter,
     Effect.suspend(() => makeWriter)
   )
 }
 
-/** Lets the process take in what has arrived meanwhile, so that it becomes part of the next group. */
-const takeArrivals = Effect.async<void>((resume) => {
+const turnOfTheEventLoop = Effect.async<void>((resume) => {
   const handle = setImmediate(() => resume(Effect.void))
   return Effect.sync(() => clearImmediate(handle))
 })
 
 /**
+ * How the writer lets the process take in what has arrived, so that it becomes part of the next group: by default a turn
+ * of the event loop. When that turn comes is nobody's to say, so where each run is to be like the other, give another.
+ */
+export class Arrivals extends Context.Reference<Arrivals>()("dream-team/Sql/Arrivals", {
+  defaultValue: (): Effect.Effect<void> => turnOfTheEventLoop
+}) {}
+
+/**
  * The one fiber that writes. It commits in one transaction whatever is queued when it looks, and what arrives while
  * it commits is its next group: alone a write waits for nobody, under load many share one flush of the disk.
- * A group that fails is undone and its writes are tried one by one, so each caller gets its own outcome.
+ * A group that fails is undone and its writes are tried one by one, so each caller gets its own outcome; but where not
+ * even a transaction can be begun, or another process owns the database now, they all fail with it.
  * When the scope closes, what is queued is still committed and nothing more is taken.
  */
-const makeWriter: Effect.Effect<SqlWriter["Type"], never, SqlClient.SqlClient | Scope.Scope> = Effect.gen(function* () {
-  const sql = yield* SqlClient.SqlClient
-  const queue = yield* Queue.bounded<Write | "stop">(maxQueued)
-  const state = { open: true }
-  const afterwards = new Set<Effect.Effect<void>>()
-  const starting = Effect.sync(() => afterwards.clear())
-  const committed = Effect.suspend(() => Effect.forEach([...afterwards], (effect) => effect, { discard: true }))
+const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.SqlClient | Scope.Scope> = Effect.gen(
+  function* () {
+    const sql = yield* SqlClient.SqlClient
+    const ownership = yield* Ownership
+    const takeArrivals = yield* Arrivals
+    const queue = yield* Queue.bounded<Write | "stop">(maxQueued)
+    const state = { open: true }
+    const afterwards = new Set<Effect.Effect<void>>()
+    // A COMMIT that fails may leave an SQLite transaction open, and the next BEGIN on this connection needs it gone.
+    const undo = sql.onDialectOrElse({ pg: () => Effect.void, orElse: () => Effect.ignore(sql`ROLLBACK`) })
+    const committed = Effect.suspend(() => Effect.forEach([...afterwards], (effect) => effect, { discard: true }))
 
-  const transaction = (group: ReadonlyArray<Write>): Effect.Effect<void, SqlError> =>
-    Effect.suspend(() => {
-      let reason = Option.none<Cause.Cause<SqlError>>()
-      const writes = Effect.forEach(group, (write) => write.run, { discard: true }).pipe(
-        Effect.tapErrorCause((cause) =>
-          Effect.sync(() => {
-            reason = Option.some(cause)
-          })
+    const transaction = (
+      group: ReadonlyArray<Write>,
+      progress: { begun: boolean }
+    ): Effect.Effect<void, SqlError | DatabaseUnavailable> =>
+      Effect.suspend(() => {
+        let reason = Option.none<Cause.Cause<SqlError | DatabaseUnavailable>>()
+        const starting = Effect.map(ownership.check, () => {
+          afterwards.clear()
+          progress.begun = true
+        })
+        const writes = Effect.zipRight(
+          starting,
+          Effect.forEach(group, (write) => write.run, { discard: true })
+        ).pipe(
+          Effect.tapErrorCause((cause) =>
+            Effect.sync(() => {
+              reason = Option.some(cause)
+            })
+          )
         )
-      )
-      return sql.withTransaction(Effect.zipRight(starting, writes)).pipe(
-        // SQLite may have undone a failed transaction by itself; what then fails is only the second undoing.
-        (all) => Effect.catchAllCause(all, (cause) => Effect.failCause(Option.getOrElse(reason, () => cause))),
-        // A COMMIT that fails may leave its transaction open, and the next BEGIN on this connection needs it gone.
-        Effect.tapErrorCause(() => Effect.ignore(sql`ROLLBACK`))
-      )
-    })
-
-  const commit = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
-    Effect.matchCauseEffect(transaction(group), {
-      onSuccess: () =>
-        Effect.zipRight(
-          committed,
-          Effect.forEach(group, (write) => write.committed, { discard: true })
-        ),
-      onFailure: (cause) =>
-        group.length === 1
-          ? Effect.forEach(group, (write) => write.failed(cause), { discard: true })
-          : Effect.forEach(group, (write) => commit([write]), { discard: true })
-    })
-
-  const loop: Effect.Effect<void> = Effect.gen(function* () {
-    const first = yield* Queue.take(queue)
-    yield* takeArrivals
-    const taken = [first, ...Chunk.toReadonlyArray(yield* Queue.takeUpTo(queue, maxGroup - 1))]
-    const group = taken.filter((item) => item !== "stop")
-    if (group.length > 0) yield* Effect.withMaxOpsBeforeYield(commit(group), opsWithoutYield)
-    return taken.length === group.length
-  }).pipe(Effect.repeat({ while: (goOn) => goOn }), Effect.asVoid)
-
-  yield* Effect.acquireRelease(Effect.forkDaemon(Effect.interruptible(loop)), (fiber) =>
-    Effect.sync(() => {
-      state.open = false
-    }).pipe(Effect.zipRight(Queue.offer(queue, "stop")), Effect.zipRight(Fiber.join(fiber)))
-  )
-
-  const write = <A>(operation: Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
-    Effect.gen(function* () {
-      if (!state.open) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
-      const span = yield* Effect.serviceOption(Tracer.ParentSpan)
-      const answer = yield* Deferred.make<A, ServiceUnavailable>()
-      let result = Option.none<A>()
-      const run = Effect.map(operation, (value) => {
-        result = Option.some(value)
+        return sql.withTransaction(writes).pipe(
+          // SQLite may have undone a failed transaction by itself; what then fails is only the second undoing.
+          (all) => Effect.catchAllCause(all, (cause) => Effect.failCause(Option.getOrElse(reason, () => cause))),
+          Effect.tapErrorCause(() => undo)
+        )
       })
-      yield* Queue.offer(queue, {
-        run: Option.isSome(span) ? Effect.withParentSpan(run, span.value) : run,
-        committed: Effect.suspend(() => Deferred.complete(answer, Effect.orDie(result))),
-        failed: (cause) => {
-          const error = Cause.squash(cause)
-          return error instanceof SqlError
-            ? Effect.zipRight(
-                Effect.logError("The task database refused a write", cause),
-                Deferred.fail(answer, unavailable)
-              )
-            : Deferred.die(answer, error)
-        }
-      })
-      return yield* Deferred.await(answer)
-    })
 
-  return {
-    write,
-    afterCommit: (effect) =>
+    const commit = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
+      Effect.suspend(() => {
+        const progress = { begun: false }
+        return Effect.matchCauseEffect(transaction(group, progress), {
+          onSuccess: () =>
+            Effect.zipRight(
+              committed,
+              Effect.sync(() => {
+                for (const write of group) write.committed()
+              })
+            ),
+          onFailure: (cause) =>
+            group.length === 1 || !progress.begun
+              ? Effect.forEach(group, (write) => write.failed(cause), { discard: true })
+              : Effect.forEach(group, (write) => commit([write]), { discard: true })
+        })
+      })
+
+    const loop: Effect.Effect<void> = Effect.gen(function* () {
+      const first = yield* Queue.take(queue)
+      yield* takeArrivals
+      const taken = [first, ...Chunk.toReadonlyArray(yield* Queue.takeUpTo(queue, maxGroup - 1))]
+      const group = taken.filter((item) => item !== "stop")
+      if (group.length > 0) yield* Effect.withMaxOpsBeforeYield(commit(group), opsWithoutYield)
+      return taken.length === group.length
+    }).pipe(Effect.repeat({ while: (goOn) => goOn }), Effect.asVoid)
+
+    yield* Effect.acquireRelease(Effect.forkDaemon(Effect.interruptible(loop)), (fiber) =>
       Effect.sync(() => {
-        afterwards.add(effect)
+        state.open = false
+      }).pipe(Effect.zipRight(Queue.offer(queue, "stop")), Effect.zipRight(Fiber.join(fiber)))
+    )
+
+    const write = <A>(operation: Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
+      Effect.withFiberRuntime<A, ServiceUnavailable>((fiber) => {
+        if (!state.open) return new ServiceUnavailable({ message: "The service is shutting down" })
+        const span = isTraced(fiber) ? Context.getOption(fiber.currentContext, Tracer.ParentSpan) : Option.none()
+        const answer = Deferred.unsafeMake<A, ServiceUnavailable>(fiber.id())
+        let result = Option.none<A>()
+        const run = Effect.map(operation, (value) => {
+          result = Option.some(value)
+        })
+        const offered = Queue.offer(queue, {
+          run: Option.isSome(span) ? Effect.withParentSpan(run, span.value) : run,
+          committed: () => Deferred.unsafeDone(answer, Effect.orDie(result)),
+          failed: (cause) => {
+            const error = Cause.squash(cause)
+            if (error instanceof DatabaseUnavailable) {
+              return Deferred.fail(answer, new ServiceUnavailable({ message: error.message }))
+            }
+            return error instanceof SqlError
+              ? Effect.zipRight(
+                  Effect.logError("The task database refused a write", cause),
+                  Deferred.fail(answer, refusal(error))
+                )
+              : Deferred.die(answer, error)
+          }
+        })
+        return Effect.zipRight(offered, Deferred.await(answer))
       })
+
+    return {
+      write,
+      afterCommit: (effect) =>
+        Effect.sync(() => {
+          afterwards.add(effect)
+        })
+    }
   }
-})
+)
+
+/** What callers are told when the database refuses a write; the log has the whole. */
+const refusal = (error: SqlError): ServiceUnavailable => {
+  const code = codeOf(rootOf(error))
+  if (code.startsWith("SQLITE_FULL") || code === "53100") {
+    return new ServiceUnavailable({
+      message: "The disk of the task database is full. Nothing was accepted; try again once there is room."
+    })
+  }
+  if (code.startsWith("SQLITE_CORRUPT") || code.startsWith("SQLITE_NOTADB")) {
+    return new ServiceUnavailable({
+      message: "The task database is damaged. Nothing was accepted; whoever runs the service has to restore it."
+    })
+  }
+  return unavailable
+}
 
 /** What callers are told when the database fails; the log has the cause. */
 export const unavailable = new ServiceUnavailable({

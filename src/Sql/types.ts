@@ -8,11 +8,14 @@ export const columnTypes = (sql: SqlClient) =>
       serial: sql.literal("BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
       /** 64 bits, read as a number: counts, ranks and instants in epoch ms. */
       integer: sql.literal("BIGINT"),
-      real: sql.literal("DOUBLE PRECISION")
+      real: sql.literal("DOUBLE PRECISION"),
+      /** For a table that is read by its primary key only, and so needs no other order of its rows. */
+      withoutRowId: sql.literal("")
     }),
     orElse: () => ({
       serial: sql.literal("INTEGER PRIMARY KEY AUTOINCREMENT"),
       integer: sql.literal("INTEGER"),
-      real: sql.literal("REAL")
+      real: sql.literal("REAL"),
+      withoutRowId: sql.literal(" WITHOUT ROWID")
     })
   })

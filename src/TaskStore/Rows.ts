@@ -1,20 +1,25 @@
 import { Effect, Option, type ParseResult, Schema } from "effect"
+import { usdOf } from "../Domain/Budget.js"
 import { Call } from "../Domain/Call.js"
 import { FailureView } from "../Domain/Failure.js"
 import { Capability, PlatformId, RoutingPolicy } from "../Domain/Platform.js"
 import {
+  Alternative,
   type Attempt,
   Decision,
+  type JobId,
   type Priority,
   type Task,
   TaskError,
   type TaskId,
+  type TaskName,
   TaskResult,
   type TaskState,
   TaskSubmission,
   type TaskSummary,
   type TaskType,
-  type TenantId
+  type TenantId,
+  Verdict
 } from "../Domain/Task.js"
 import { Usage } from "../Domain/Usage.js"
 
@@ -34,8 +39,11 @@ export const StoredRequest = Schema.Struct({
     deny: Schema.optional(Schema.Array(PlatformId)),
     policy: Schema.optional(RoutingPolicy),
     affinityKey: Schema.optional(Schema.String),
-    maxCostUsd: Schema.optional(Schema.Number)
-  })
+    maxCostUsd: Schema.optional(Schema.Number),
+    maxTokens: Schema.optional(Schema.Number)
+  }),
+  /** What the results of the tasks it waits for may add to the call, tokens. */
+  roomTokens: Schema.optional(Schema.Number)
 })
 export type StoredRequest = typeof StoredRequest.Type
 
@@ -45,6 +53,8 @@ const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schem
 const decodeSubmission = column(TaskSubmission)
 const decodeResult = column(TaskResult)
 const decodeError = column(TaskError)
+const decodeVerdict = column(Verdict)
+const decodeAlternative = column(Alternative)
 const decodeDecision = column(Decision)
 const decodeFailure = column(FailureView)
 const decodeUsage = column(Usage)
@@ -77,12 +87,22 @@ interface CommonRow {
   readonly started_at: number | null
   readonly finished_at: number | null
   readonly error: string | null
+  readonly job_id: JobId | null
+  readonly name: TaskName | null
+  readonly parent_id: TaskId | null
+  readonly partial: number
+  readonly attention: number
+  readonly spent_nano_usd: number
+  readonly spent_tokens: number
 }
 
 export interface TaskRow extends CommonRow {
   readonly submission: string
   readonly result: string | null
   readonly request_hash: string | null
+  readonly validation: string | null
+  readonly alternative: string | null
+  readonly children: number
 }
 
 export interface SummaryRow extends CommonRow {
@@ -90,8 +110,8 @@ export interface SummaryRow extends CommonRow {
 }
 
 export const commonColumns =
-  "seq, id, tenant, type, priority, state, deadline, wake_at, waiting_why, attempts, platform, created_at, updated_at, started_at, finished_at, error"
-export const taskColumns = `${commonColumns}, submission, result, request_hash`
+  "seq, id, tenant, type, priority, state, deadline, wake_at, waiting_why, attempts, platform, created_at, updated_at, started_at, finished_at, error, job_id, name, parent_id, partial, attention, spent_nano_usd, spent_tokens"
+export const taskColumns = `${commonColumns}, submission, result, request_hash, validation, alternative, children`
 export const summaryColumns = `${commonColumns}, preview`
 
 const commonOf = (row: CommonRow) => ({
@@ -106,6 +126,12 @@ const commonOf = (row: CommonRow) => ({
   createdAt: row.created_at,
   updatedAt: row.updated_at,
   deadline: row.deadline,
+  jobId: row.job_id ?? undefined,
+  name: row.name ?? undefined,
+  parentId: row.parent_id ?? undefined,
+  partial: row.partial === 1 ? (true as const) : undefined,
+  attention: row.attention === 1 ? (true as const) : undefined,
+  spent: { costUsd: usdOf(row.spent_nano_usd), tokens: row.spent_tokens },
   startedAt: row.started_at ?? undefined,
   finishedAt: row.finished_at ?? undefined
 })
@@ -122,10 +148,13 @@ export const shownOf = (submission: TaskSubmission) => ({
   policy: submission.policy,
   affinityKey: submission.affinityKey,
   maxCostUsd: submission.maxCostUsd,
+  maxTokens: submission.maxTokens,
   maxOutputTokens: submission.maxOutputTokens,
   tools: submission.tools,
   responseFormat: submission.responseFormat,
-  metadata: submission.metadata
+  metadata: submission.metadata,
+  dependsOn: submission.dependsOn,
+  callbackUrl: submission.callbackUrl
 })
 
 export const taskOf = (row: TaskRow): Effect.Effect<Task, ParseResult.ParseError> =>
@@ -133,7 +162,9 @@ export const taskOf = (row: TaskRow): Effect.Effect<Task, ParseResult.ParseError
     const submission = yield* decodeSubmission(row.submission)
     const result = yield* nullable(row.result, decodeResult)
     const error = yield* nullable(row.error, decodeError)
-    return { ...commonOf(row), ...shownOf(submission), result, error }
+    const validation = yield* nullable(row.validation, decodeVerdict)
+    const alternative = yield* nullable(row.alternative, decodeAlternative)
+    return { ...commonOf(row), ...shownOf(submission), validation, alternative, result, error }
   })
 
 export const summaryOf = (row: SummaryRow): Effect.Effect<TaskSummary, ParseResult.ParseError> =>
@@ -177,9 +208,12 @@ export const attemptOf = (row: AttemptRow): Effect.Effect<Attempt, ParseResult.P
     }
   })
 
+/** PostgreSQL keeps no text with a NUL in it. (As JSON it is written as an escape.) */
+export const storable = (text: string): string => text.replaceAll("\u0000", "\uFFFD")
+
 /** The first characters of a prompt, never half a character. */
 export const previewOf = (prompt: string): string => {
-  const cut = prompt.slice(0, previewLength)
+  const cut = storable(prompt.slice(0, previewLength))
   return /[\uD800-\uDBFF]$/.test(cut) ? cut.slice(0, -1) : cut
 }
 

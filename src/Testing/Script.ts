@@ -25,8 +25,9 @@ export type Step =
       readonly afterMs: number
       readonly usage: Usage | undefined
       readonly limits: ReadonlyArray<LimitReading>
+      readonly isCut: boolean
     }
-  | { readonly _tag: "Fail"; readonly failing: Failing; readonly afterMs: number }
+  | { readonly _tag: "Fail"; readonly failing: Failing; readonly afterMs: number; readonly text?: string | undefined }
   /** Never answers, until it is interrupted. */
   | { readonly _tag: "Hang" }
   /** The client itself has a bug and dies. */
@@ -66,6 +67,8 @@ export const answer = (
     readonly usage?: Usage
     readonly toolCalls?: ReadonlyArray<ToolCall>
     readonly limits?: ReadonlyArray<LimitReading>
+    /** Whether it is cut by the bound of its length; default no. */
+    readonly isCut?: boolean
   } = {}
 ): Step => {
   const afterMs = options.afterMs ?? 0
@@ -76,18 +79,20 @@ export const answer = (
     afterMs,
     firstTokenAfterMs: Math.min(options.firstTokenAfterMs ?? afterMs, afterMs),
     usage: options.usage,
-    limits: options.limits ?? []
+    limits: options.limits ?? [],
+    isCut: options.isCut ?? false
   }
 }
 
-/** Fails after `afterMs`, 0 by default. */
+/** Fails after `afterMs`, 0 by default; an attempt may have sent the beginning of an answer (`text`) before. */
 export const fail = (
   failing: Failing,
-  options: { readonly afterMs?: number } = {}
+  options: { readonly afterMs?: number; readonly text?: string } = {}
 ): Extract<Step, { _tag: "Fail" }> => ({
   _tag: "Fail",
   failing,
-  afterMs: options.afterMs ?? 0
+  afterMs: options.afterMs ?? 0,
+  text: options.text
 })
 
 /** Never answers, until it is interrupted. */

@@ -85,7 +85,7 @@ const deltasOf = (step: Step, entry: Entry): Stream.Stream<Delta, AttemptFailure
       ]
       const finish: Delta = {
         _tag: "Finish",
-        finishReason: step.toolCalls.length > 0 ? "tool-calls" : "stop",
+        finishReason: step.isCut ? "length" : step.toolCalls.length > 0 ? "tool-calls" : "stop",
         model: entry.model,
         usage
       }
@@ -102,10 +102,15 @@ const deltasOf = (step: Step, entry: Entry): Stream.Stream<Delta, AttemptFailure
       )
     }
     case "Fail":
-      return Stream.fromEffect(
-        Effect.sleep(step.afterMs).pipe(
-          Effect.zipRight(become("failed")),
-          Effect.zipRight(Effect.fail(step.failing(entry.platform, entry.model)))
+      return Stream.concat(
+        step.text === undefined
+          ? Stream.empty
+          : Stream.make<[Delta, Delta]>({ _tag: "Start", limits: [] }, { _tag: "Text", text: step.text }),
+        Stream.fromEffect(
+          Effect.sleep(step.afterMs).pipe(
+            Effect.zipRight(become("failed")),
+            Effect.zipRight(Effect.fail(step.failing(entry.platform, entry.model)))
+          )
         )
       )
     case "Hang":

@@ -1,20 +1,39 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Random } from "effect"
 import { AgentRouter, type Route } from "../../src/AgentRouter.js"
 import { Benchmark } from "../../src/Benchmark.js"
-import type { PlatformId } from "../../src/Domain/Platform.js"
-import { type TaskType, TenantId } from "../../src/Domain/Task.js"
+import { rotationOf } from "../../src/Delegation/Decision.js"
+import type { NoCapablePlatform } from "../../src/Domain/Failure.js"
+import { PlatformId, type RoutingPolicy } from "../../src/Domain/Platform.js"
+import { TaskType, TenantId } from "../../src/Domain/Task.js"
 import * as Dispatcher from "../../src/ResourceManager/Dispatcher.js"
 import * as Heap from "../../src/ResourceManager/Heap.js"
 import { makeLocal } from "../../src/ResourceManager/PlatformBudget.js"
 import { Settings } from "../../src/Settings.js"
 import * as Testing from "../../src/Testing.js"
 
-const scriptsOf = (suitability: Readonly<Record<string, number>>): ReadonlyArray<Testing.Script> =>
-  Object.entries(suitability).map(([id, implementation]) => ({ id, settings: { suitability: { implementation } } }))
+/** A kind of call: those of one kind take turns of their own. */
+interface Kind {
+  readonly type: TaskType
+  readonly policy: RoutingPolicy
+  readonly route: Route
+}
 
-const routed = (scripts: ReadonlyArray<Testing.Script>, type: TaskType) =>
-  Effect.flatMap(AgentRouter, ({ route }) => route({ capabilities: [], contextTokens: 100 }, type)).pipe(
+const policies: ReadonlyArray<RoutingPolicy> = ["balanced", "fastest", "cheapest", "best"]
+const allTypes: ReadonlyArray<TaskType> = TaskType.literals
+
+/** What the router makes of calls of these types and policies. */
+const kindsOf = (
+  scripts: ReadonlyArray<Testing.Script>,
+  mixed: { readonly types: ReadonlyArray<TaskType>; readonly policies: ReadonlyArray<RoutingPolicy> }
+): Effect.Effect<ReadonlyArray<Kind>, NoCapablePlatform> =>
+  Effect.flatMap(AgentRouter, ({ route }) =>
+    Effect.forEach(
+      mixed.types.flatMap((type) => mixed.policies.map((policy) => ({ type, policy }))),
+      ({ policy, type }) =>
+        Effect.map(route({ capabilities: [], contextTokens: 100, policy }, type), (route) => ({ type, policy, route }))
+    )
+  ).pipe(
     Effect.provide(
       AgentRouter.layer.pipe(
         Layer.provide([Benchmark.layer, Testing.platforms(scripts), Settings.layer(Testing.settings(scripts))])
@@ -22,13 +41,25 @@ const routed = (scripts: ReadonlyArray<Testing.Script>, type: TaskType) =>
     )
   )
 
+/** Platforms that suit every type of work as told. */
+const scriptsOf = (suitability: Readonly<Record<string, number>>): ReadonlyArray<Testing.Script> =>
+  Object.entries(suitability).map(([id, score]) => ({
+    id,
+    settings: { suitability: Object.fromEntries(allTypes.map((type) => [type, score])) }
+  }))
+
+const oneKind = { types: ["implementation"], policies: ["balanced"] } as const
+
 /** A dispatcher whose platforms take as many calls at once as told. */
-const dispatcherOf = (permits: Readonly<Record<string, number>>, { candidates }: Route): Dispatcher.Dispatcher =>
+const dispatcherOf = (
+  permits: Readonly<Record<string, number>>,
+  scripts: ReadonlyArray<Testing.Script>
+): Dispatcher.Dispatcher =>
   Dispatcher.make({
-    platforms: candidates.map(({ platform }) => ({
-      id: platform,
+    platforms: scripts.map(({ id }) => ({
+      id: PlatformId.make(id),
       budget: makeLocal({
-        limits: { tokensCounted: "actual", maxConcurrent: permits[platform] ?? 1 },
+        limits: { tokensCounted: "actual", maxConcurrent: permits[id] ?? 1 },
         prices: {}
       }),
       breaker: { failures: 5, openMs: 60_000 }
@@ -38,11 +69,12 @@ const dispatcherOf = (permits: Readonly<Record<string, number>>, { candidates }:
     maxBytes: 1_000_000
   })
 
-const requestOf = ({ candidates, patienceMs }: Route): Dispatcher.LeaseRequest => ({
+const requestOf = ({ policy, route: { candidates, patienceMs }, type }: Kind): Dispatcher.LeaseRequest => ({
   candidates,
   patienceMs,
+  rotation: rotationOf(type, policy, undefined),
   tokens: { input: 10, maxOutput: 10 },
-  type: "implementation",
+  type,
   // so that nothing is kept from it
   priority: "HIGH",
   tenant: TenantId.make("local"),
@@ -52,16 +84,17 @@ const requestOf = ({ candidates, patienceMs }: Route): Dispatcher.LeaseRequest =
 const usage = { inputTokens: 1, cachedInputTokens: 0, outputTokens: 1, reasoningTokens: 0 }
 const at = (ms: number) => ({ ms, epochMs: ms })
 
-/** One call enters every 10 ms and takes `callMs`; where each went, in order. */
+/** One call enters every 10 ms and takes `callMs`; of each kind, where its calls went, in order. */
 const simulate = (
   dispatcher: Dispatcher.Dispatcher,
-  route: Route,
+  kinds: ReadonlyArray<Kind>,
   calls: number,
-  callMs: number
-): ReadonlyArray<PlatformId> => {
-  const choices: Array<PlatformId> = []
+  callMs: number,
+  kindOf: (call: number) => number = () => 0
+): ReadonlyArray<ReadonlyArray<PlatformId>> => {
+  const choices = kinds.map((): Array<PlatformId> => [])
+  const requests = kinds.map(requestOf)
   const ends = Heap.make<{ readonly at: number; readonly held: Dispatcher.Held }>((a, b) => a.at < b.at)
-  const request = requestOf(route)
   const settleUntil = (now: number): void => {
     for (let end = ends.peek(); end !== undefined && end.at <= now; end = ends.peek()) {
       ends.remove(end)
@@ -71,10 +104,13 @@ const simulate = (
   for (let call = 0; call < calls; call++) {
     const now = call * 10
     settleUntil(now)
+    const kind = kindOf(call) % kinds.length
+    const request = requests[kind]
+    if (request === undefined) throw new Error("no such kind")
     const ticket = dispatcher.enter(request, at(now))
     const start = (answer: Dispatcher.Answer): void => {
       if (answer._tag === "Refused") throw answer.error
-      choices.push(answer.held.platform)
+      choices[kind]?.push(answer.held.platform)
       ends.add({ at: now + callMs, held: answer.held })
     }
     if (ticket.answer === undefined) ticket.onAnswer = start
@@ -101,8 +137,21 @@ const judge = (choices: ReadonlyArray<PlatformId>, { candidates }: Route) => {
   })
 }
 
+/** Within 1 % of the weights, and in any run of n calls of a kind no more than the share of n, rounded up, and one. */
+const assertFair = (kinds: ReadonlyArray<Kind>, choices: ReadonlyArray<ReadonlyArray<PlatformId>>): void => {
+  kinds.forEach(({ route }, kind) => {
+    for (const { most, off } of judge(choices[kind] ?? [], route)) {
+      assert.isBelow(off, 0.01)
+      assert.isBelow(most, 2)
+    }
+  })
+}
+
+const count = (choices: ReadonlyArray<ReadonlyArray<PlatformId>>): number =>
+  choices.reduce((sum, { length }) => sum + length, 0)
+
 const idle = [
-  { calls: 100_000, suitability: { codex: 0.95, gemini: 0.7, qwen: 0.8, synthetic: 0.85 } },
+  { calls: 20_000, suitability: { codex: 0.95, gemini: 0.7, qwen: 0.8, synthetic: 0.85 } },
   { calls: 10_000, suitability: { first: 1, second: 0.3, third: 0.17, fourth: 0.05, fifth: 0.02 } }
 ]
 
@@ -112,30 +161,55 @@ describe("choices by the router's weights", () => {
       `${calls}, idle: within 1 % of ${Object.values(suitability).join(", ")}, none far ahead in any run of calls`,
       () =>
         Effect.gen(function* () {
-          const route = yield* routed(scriptsOf(suitability), "implementation")
-          const choices = simulate(dispatcherOf({}, route), route, calls, 5)
-          assert.strictEqual(choices.length, calls)
-          for (const { most, off } of judge(choices, route)) {
-            assert.isBelow(off, 0.01)
-            // so in any window of n calls it gets at most its share of n, rounded up, and one
-            assert.isBelow(most, 2)
-          }
+          const scripts = scriptsOf(suitability)
+          const kinds = yield* kindsOf(scripts, oneKind)
+          const choices = simulate(dispatcherOf({}, scripts), kinds, calls, 5)
+          assert.strictEqual(count(choices), calls)
+          assertFair(kinds, choices)
         })
     )
   }
 
-  it.effect("100,000 at 100 % load: the same, where each platform can take its share", () =>
+  it.effect("100,000 of all types and policies mixed, idle: the same for each of them", () =>
+    Effect.gen(function* () {
+      const ids = ["codex", "gemini", "qwen", "synthetic"] as const
+      const scripts = ids.map((id) => {
+        const { suitability } = Settings.platformDefaults(id, { apiKey: "key" })
+        return { id, settings: { suitability } }
+      })
+      const kinds = yield* kindsOf(scripts, { types: allTypes, policies })
+      assert.strictEqual(kinds.length, 24)
+      const random = Random.make("mixed")
+      const order = yield* Effect.replicateEffect(random.nextIntBetween(0, kinds.length), 100_000)
+      const choices = simulate(dispatcherOf({}, scripts), kinds, order.length, 5, (call) => order[call] ?? 0)
+      assert.strictEqual(count(choices), 100_000)
+      assert.isAbove(Math.min(...choices.map(({ length }) => length)), 3_500)
+      assertFair(kinds, choices)
+    })
+  )
+
+  it.effect("20,000 at 100 % load: the same, where each platform can take its share", () =>
+    Effect.gen(function* () {
+      const calls = 20_000
+      const scripts = scriptsOf({ three: 0.6, two: 0.4, one: 0.2 })
+      const kinds = yield* kindsOf(scripts, oneKind)
+      // twelve at once, each of 120 ms, and one more every 10 ms: every permit is taken, nobody ever waits
+      const choices = simulate(dispatcherOf({ three: 6, two: 4, one: 2 }, scripts), kinds, calls, 120)
+      assert.strictEqual(count(choices), calls)
+      assertFair(kinds, choices)
+    })
+  )
+
+  it.effect("100,000 of all types and three policies in turn, at 100 % load: the same for each of them", () =>
     Effect.gen(function* () {
       const calls = 100_000
-      const permits = { three: 6, two: 4, one: 2 }
-      const route = yield* routed(scriptsOf({ three: 0.6, two: 0.4, one: 0.2 }), "implementation")
-      // twelve at once, each of 120 ms, and one more every 10 ms: every permit is taken, nobody ever waits
-      const choices = simulate(dispatcherOf(permits, route), route, calls, 120)
-      assert.strictEqual(choices.length, calls)
-      for (const { most, off } of judge(choices, route)) {
-        assert.isBelow(off, 0.01)
-        assert.isBelow(most, 2)
-      }
+      const scripts = scriptsOf({ six: 0.6, four: 0.4, three: 0.3 })
+      const kinds = yield* kindsOf(scripts, { types: allTypes, policies: ["balanced", "fastest", "cheapest"] })
+      // thirteen at once, and eighteen kinds: each comes upon each of the permits in turn
+      const dispatcher = dispatcherOf({ six: 6, four: 4, three: 3 }, scripts)
+      const choices = simulate(dispatcher, kinds, calls, 130, (call) => call)
+      assert.strictEqual(count(choices), calls)
+      assertFair(kinds, choices)
     })
   )
 })

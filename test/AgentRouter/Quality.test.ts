@@ -124,7 +124,7 @@ describe("Quality", () => {
     assert.closeTo(speedOf({ callMs: 500 }, 500), 1, 1e-6)
     assert.closeTo(speedOf({ callMs: 1_000 }, undefined), 1, 1e-6)
     assert.strictEqual(speedOf({ callMs: undefined }, 1_000), 1)
-    assert.isBelow(speedOf({ attempts: 1, answers: 1, callMs: 1_000 }, 4_000), 1.2)
+    assert.closeTo(speedOf({ attempts: 1, answers: 1, callMs: 1_000 }, 4_000), 2 ** (1 / 3), 1e-6)
   })
 
   it("is at a twentieth within 14 steps of an outage, and back above nine tenths within 14 of its end", () => {

@@ -1,21 +1,13 @@
+import { Array as Arr } from "effect"
 import type { PlatformId } from "../../src/Domain/Platform.js"
+import * as Turns from "../../src/ResourceManager/Turns.js"
 
-/** Smooth weighted round robin, as the dispatcher chooses among free platforms: the highest balance pays for all. */
+/** Chooses by turns, as the dispatcher does where all are free. */
 export const make = () => {
-  const balances = new Map<PlatformId, number>()
+  const turns = Turns.make<PlatformId>()
   return (weighted: ReadonlyArray<{ readonly platform: PlatformId; readonly weight: number }>): PlatformId => {
-    let total = 0
-    for (const { platform, weight } of weighted) {
-      balances.set(platform, (balances.get(platform) ?? 0) + weight)
-      total += weight
-    }
-    const [first, ...others] = weighted.map(({ platform }) => platform)
-    if (first === undefined) throw new Error("there is nobody to choose")
-    let chosen = first
-    for (const platform of others) {
-      if ((balances.get(platform) ?? 0) > (balances.get(chosen) ?? 0)) chosen = platform
-    }
-    balances.set(chosen, (balances.get(chosen) ?? 0) - total)
-    return chosen
+    const free = weighted.map(({ platform, weight }) => ({ slot: platform, weight }))
+    if (!Arr.isNonEmptyReadonlyArray(free)) throw new Error("there is nobody to choose")
+    return turns.take(free, "all").slot
   }
 }

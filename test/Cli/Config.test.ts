@@ -17,7 +17,11 @@ const inFolder = <A, E>(use: (folder: string) => Effect.Effect<A, E, FileSystem.
     )
   ).pipe(Effect.provide(NodeFileSystem.layer))
 
-const secrets = { OPENAI_API_KEY: "sk-hush", DREAM_TEAM_API_KEYS: "team-a:hush-hush-hush-hush" }
+const secrets = {
+  OPENAI_API_KEY: "sk-hush",
+  DREAM_TEAM_API_KEYS: "team-a:hush-hush-hush-hush",
+  DREAM_TEAM_DATABASE: "postgres://ann:hush@db.example/tasks?password=hush"
+}
 
 describe("config show", () => {
   it.effect("shows each effective value with its source, and no secret", () =>
@@ -35,7 +39,7 @@ describe("config show", () => {
             ?.split(/\s{2,}/)
         expect(row("port")).toEqual(["port", "1234", "--port"])
         expect(row("host")).toEqual(["host", "::1", path])
-        expect(row("database")).toEqual(["database", "dream-team.db", "default"])
+        expect(row("database")).toEqual(["database", "postgres://ann@db.example/tasks", "DREAM_TEAM_DATABASE"])
         expect(row("tasks.maxAttempts")).toEqual(["tasks.maxAttempts", "3", path])
         expect(row("tasks.deadlineMs")?.[1]).toBe("24 h")
         expect(row("apiKeys")).toEqual(["apiKeys", "team-a:<redacted>", "DREAM_TEAM_API_KEYS"])

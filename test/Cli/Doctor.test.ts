@@ -9,6 +9,7 @@ import { type CheckResult, type PlatformClient, Platforms } from "../../src/Plat
 import { Settings, type SettingsShape } from "../../src/Settings.js"
 import { own } from "../../src/Sql/Ownership.js"
 import { captured } from "../support/CapturedConsole.js"
+import { startPostgres, startTimeout } from "../support/Postgres.js"
 
 const withVariables = (variables: Record<string, string>) =>
   Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(variables)), { pathDelim: "_" }))
@@ -192,6 +193,31 @@ describe("doctor: database", () => {
       expect(yield* check(`${file}/below/a/file.db`)).toMatchObject({ status: "problem" })
       expect(yield* check(":memory:")).toMatchObject({ status: "note" })
     }).pipe(Effect.provide(NodeFileSystem.layer))
+  )
+
+  it.scopedLive(
+    "asks the server of a PostgreSQL database, and names no password",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* Effect.acquireRelease(
+          Effect.promise(() => startPostgres()),
+          (started) => Effect.promise(() => started.remove())
+        )
+        const url = yield* Effect.promise(() => server.database())
+        const check = (database: string) => Effect.map(examine({ database }), (checks) => checks("database"))
+        const name = `postgres://dream@${new URL(url).host}${new URL(url).pathname}`
+        expect(yield* check(url)).toMatchObject({
+          status: "ok",
+          found: expect.stringMatching(new RegExp(`^${name} answers \\(PostgreSQL \\d+\\.\\d+\\)$`))
+        })
+        expect(
+          yield* Effect.promise(() => server.query(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+        ).toEqual([])
+        const wrong = yield* check(server.urlOf("postgres", { password: "hush" }))
+        expect(wrong).toMatchObject({ status: "problem", found: expect.stringContaining("password is wrong") })
+        expect(wrong?.found).not.toContain("hush")
+      }),
+    startTimeout
   )
 })
 

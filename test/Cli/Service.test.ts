@@ -4,7 +4,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Schema } from "effect"
 import { afterAll, assert, beforeAll, describe, it } from "vitest"
-import { AttemptList } from "../../src/Coordinator/Api.js"
+import { AttemptList, BulkVerdict } from "../../src/Coordinator/Api.js"
+import { JobResult } from "../../src/Domain/Job.js"
 import { Task } from "../../src/Domain/Task.js"
 import { type Fault, Simulator } from "../../src/Simulator.js"
 import { dreamTeam } from "../support/Command.js"
@@ -105,6 +106,73 @@ describe("dream-team serve, with everything real but the platforms", () => {
     assert.match(sick.stdout, /^problem +codex .*the key is refused/m)
     assert.match(sick.stdout, /^ok +gemini .*answers in/m)
     assert.notInclude(sick.stdout, wrong)
+  })
+
+  it("takes a file of tasks in one request, and a job", { timeout: 120_000 }, async () => {
+    await withService({ DREAM_TEAM_DATABASE: join(folder, "jobs.db") }, async (_, env) => {
+      const tasks = join(folder, "tasks.jsonl")
+      writeFileSync(tasks, '{"prompt":"One"}\n{"prompt":""}\n\n{"prompt":"Four","platform":"gemini"}\n')
+      const refused = await dreamTeam(["submit", "--file", tasks], { env })
+      assert.strictEqual(refused.code, 1)
+      assert.match(
+        refused.stdout,
+        /^1 {2}[0-9a-f-]{36} {2}queued\n2 {2}refused: .*it is empty\n4 {2}[0-9a-f-]{36} {2}queued\n$/
+      )
+      assert.include(refused.stderr, "1 line refused.")
+
+      writeFileSync(tasks, '{"prompt":"One"}\n{"prompt":"Two"}')
+      const waited = await dreamTeam(["submit", "--file", tasks, "--wait", "--json", "--idempotency-key", "K"], { env })
+      const lines = waited.stdout.trim().split("\n")
+      const [first, second, ...done] = lines
+      assert.deepEqual([waited.code, lines.length], [0, 4])
+      for (const [index, line] of [first, second].entries()) {
+        const verdict = read(BulkVerdict, line ?? "")
+        assert.deepEqual([verdict.line, "id" in verdict], [index + 1, true])
+      }
+      assert.isTrue(done.every((line) => read(Task, line).state === "succeeded"))
+      const again = await dreamTeam(["submit", "--file", "-", "--idempotency-key", "K"], {
+        env,
+        stdin: '{"prompt":"One"}\n{"prompt":"Two"}'
+      })
+      assert.match(again.stdout, /^1 .* submitted before\n2 .* submitted before\n$/)
+
+      const mixed = await dreamTeam(["submit", "Say hello", "--file", tasks], { env })
+      assert.strictEqual(mixed.code, 2)
+      const absent = await dreamTeam(["submit", "--file", join(folder, "absent.jsonl")], { env })
+      assert.deepEqual([absent.code, absent.stdout], [1, ""])
+      assert.include(absent.stderr, "cannot be read")
+
+      const file = join(folder, "job.json")
+      writeFileSync(
+        file,
+        JSON.stringify({
+          mode: "sequential",
+          tasks: [
+            { name: "a", prompt: "A" },
+            { name: "b", prompt: "B" }
+          ]
+        })
+      )
+      const id = (await dreamTeam(["jobs", "submit", file], { env })).stdout.trim()
+      const ended = await eventually("the job ends", 10_000, async () => {
+        const { stdout } = await dreamTeam(["jobs", "show", id, "--json"], { env })
+        const job = read(JobResult, stdout)
+        return job.state === "running" ? undefined : job
+      })
+      assert.deepEqual([ended.state, ended.counts.succeeded], ["succeeded", 2])
+      const shown = await dreamTeam(["jobs", "show", id], { env })
+      assert.include(shown.stdout, `Job ${id}: succeeded, 2 of 2 ended`)
+      const list = await dreamTeam(["jobs", "list", "--state", "succeeded"], { env })
+      assert.include(list.stdout, id)
+      const late = await dreamTeam(["jobs", "cancel", id], { env })
+      assert.deepEqual([late.code, late.stdout], [1, ""])
+      assert.include(late.stderr, "has ended already")
+
+      writeFileSync(file, JSON.stringify({ tasks: [{ prompt: "A", dependsOn: ["nobody"] }] }))
+      const wrong = await dreamTeam(["jobs", "submit", file], { env })
+      assert.strictEqual(wrong.code, 1)
+      assert.include(wrong.stderr, "tasks.0.dependsOn.0: there is no task called nobody in this job")
+    })
   })
 
   it("closes the connection of a running attempt that is cancelled", { timeout: 60_000 }, async () => {

@@ -7,12 +7,14 @@ import {
   platformTable,
   previewText,
   resourcesText,
+  serviceEventLine,
   taskTable,
   taskText
 } from "../../src/Cli/Words.js"
+import type { ServiceEvent } from "../../src/Domain/Event.js"
 import type { BucketView } from "../../src/Domain/Lease.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
-import { type Attempt, type Task, TaskId, type TaskPreview, TenantId } from "../../src/Domain/Task.js"
+import { type Attempt, JobId, type Task, TaskId, type TaskPreview, TenantId } from "../../src/Domain/Task.js"
 
 const now = Date.UTC(2026, 0, 1, 12, 0, 0)
 const id = TaskId.make("01a203e9-f9ca-7000-aa2c-096f46a1f373")
@@ -208,6 +210,94 @@ describe("words", () => {
       previewText({ ...undecided, candidates: busy }, now),
       "Now it would wait: nobody who can serve it is free, and gemini is in 12 s at the earliest."
     )
+  })
+
+  it("tells what was tried for a task whose attempts were used up, and what its answer is", () => {
+    const alternative = { kind: "class", step: "class-1", note: "by a model of the class best" } as const
+    const text = taskText(
+      {
+        ...task,
+        partial: true,
+        validation: { status: "unchecked", problems: [], why: "it did not answer in time", platform: codex },
+        alternatives: [{ ...alternative, id, state: "failed" }],
+        result:
+          task.result === undefined ? undefined : { ...task.result, partial: true, note: "not whole: it broke off" }
+      },
+      [failed],
+      now
+    )
+    assert.include(text, "State     succeeded (not whole)")
+    assert.include(text, "Check     not checked by codex: it did not answer in time")
+    assert.match(text, new RegExp(`${id} +class-1 +failed +by a model of the class best`))
+    assert.include(text, "This answer is not whole: not whole: it broke off.")
+    const child = taskText({ ...task, parentId: id, alternative }, [], now)
+    assert.include(child, `Made for  ${id} (class-1: by a model of the class best)`)
+    const { result: _, ...unfinished } = task
+    const given = { type: "attempts-exhausted", message: "6 attempts failed" }
+    const hopeless: Task = { ...unfinished, state: "failed", attention: true, error: given }
+    assert.include(taskText(hopeless, [], now), "A person should look at it")
+    const event = { id: 1, taskId: id, at: now, type: "task.alternative", child: id, ...alternative } as const
+    assert.include(eventLine(event), `alternative class-1: task ${id} (by a model of the class best)`)
+    const verdict = {
+      status: "invalid",
+      problems: ["It is empty."],
+      suggestion: "Fill it.",
+      platform: codex,
+      model: "c"
+    } as const
+    assert.include(
+      eventLine({ id: 2, taskId: id, at: now, type: "task.validated", verdict }),
+      "found not valid by codex (c): It is empty; it suggests: Fill it"
+    )
+  })
+
+  it("tells what became of a webhook, without what only its receiver should know", () => {
+    const callbackUrl = "https://receiver.example/hooks/hidden"
+    const line = (webhook: Task["webhook"]) =>
+      taskText({ ...task, callbackUrl, webhook }, [], now)
+        .split("\n")
+        .find((text) => text.startsWith("Webhook"))
+    assert.strictEqual(line(undefined), "Webhook   to https://receiver.example, when it has ended")
+    assert.strictEqual(
+      line({ state: "delivered", attempts: 1, lastStatus: 204 }),
+      "Webhook   delivered to https://receiver.example (1 attempt)"
+    )
+    assert.strictEqual(
+      line({ state: "pending", attempts: 2, lastError: "it answered 500", nextAt: now + 60_000 }),
+      "Webhook   to https://receiver.example again in 1 min, after 2 attempts: it answered 500"
+    )
+    assert.strictEqual(
+      line({ state: "failed", attempts: 9, lastError: "nothing listens there; its time is over" }),
+      "Webhook   given up after 9 attempts to https://receiver.example: nothing listens there; its time is over"
+    )
+  })
+
+  it("tells every event of the service with what it belongs to", () => {
+    const common = { id: 7, at: now }
+    const job = JobId.make(id)
+    const ann = TenantId.make("ann")
+    const counts = { total: 3, succeeded: 1, failed: 1, cancelled: 0 }
+    const webhook = { webhookId: "msg_1", attempts: 2 }
+    const lines: ReadonlyArray<readonly [ServiceEvent, string]> = [
+      [{ ...common, taskId: id, type: "task.cancelled" }, `task ${id}  cancelled`],
+      [
+        { ...common, taskId: id, type: "webhook.delivered", ...webhook, status: 204 },
+        `task ${id}  webhook delivered (attempt 2, status 204)`
+      ],
+      [
+        { ...common, jobId: job, type: "job.progress", ...counts },
+        `job ${id}  progress: 1 of 3 succeeded, 1 failed, 0 cancelled`
+      ],
+      [
+        { ...common, jobId: job, type: "webhook.failed", ...webhook, why: "it is gone" },
+        `job ${id}  webhook given up after 2 attempts: it is gone`
+      ],
+      [{ ...common, platform: codex, type: "platform.back" }, "platform codex  back in service"],
+      [{ ...common, tenant: ann, type: "budget.reset" }, "key ann  a new day's budget"]
+    ]
+    for (const [event, line] of lines) {
+      assert.strictEqual(serviceEventLine(event), `2026-01-01T12:00:00.000Z  ${line}`)
+    }
   })
 
   it("tells why a task waits or failed", () => {

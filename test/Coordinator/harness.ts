@@ -1,8 +1,11 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
 import { Cause, Effect, Exit, Layer, Option, PubSub, Queue, Stream } from "effect"
+import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import { type Delegated, Delegation, type DelegationError, type DelegationRequest } from "../../src/Delegation.js"
 import { type FieldProblem, TaskRefused } from "../../src/Domain/ApiError.js"
+import type { Booking } from "../../src/Domain/Budget.js"
+import type { Call } from "../../src/Domain/Call.js"
 import type { TaskEvent } from "../../src/Domain/Event.js"
 import { PlatformFailure } from "../../src/Domain/Failure.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
@@ -27,6 +30,15 @@ export const settings = Settings.make({
 })
 
 const usage = { inputTokens: 3, cachedInputTokens: 0, outputTokens: 5, reasoningTokens: 0 }
+
+/** Costs nothing, so that it is nobody's matter. */
+export const booking: Booking = {
+  day: "1970-01-01",
+  tenant,
+  platform: codex,
+  parents: [],
+  amount: { nanoUsd: 0, tokens: 0 }
+}
 
 export const broken = new PlatformFailure({ platform: codex, reason: "server", status: 500, message: "down" })
 
@@ -54,6 +66,7 @@ export interface Seen {
 export const makeScript = Effect.gen(function* () {
   const steps = new Map<string, Queue.Queue<Step>>()
   const seen: Array<Seen> = []
+  const calls: Array<Call> = []
   const stepsOf = (prompt: string) =>
     Effect.flatMap(Queue.unbounded<Step>(), (fresh) =>
       Effect.sync(() => {
@@ -72,6 +85,7 @@ export const makeScript = Effect.gen(function* () {
         Effect.sync(() => {
           seen.push({ prompt, what, made: request.attemptsMade, spent: request.attemptsSpent })
         })
+      calls.push(request.call)
       yield* note("called")
       const follow = Effect.gen(function* () {
         let number = request.attemptsMade
@@ -83,6 +97,7 @@ export const makeScript = Effect.gen(function* () {
           number += 1
           yield* request.journal.attemptStarted({
             ...where(),
+            booking,
             decision: { candidates: [{ platform: codex, model: "gpt", weight: 1 }], excluded: [], waitedMs: 7 }
           })
           yield* note("sent")
@@ -98,6 +113,7 @@ export const makeScript = Effect.gen(function* () {
               out = false
               yield* request.journal.attemptEnded({
                 ...where(),
+                correction: booking,
                 durationMs: 11,
                 result: { _tag: "Failed", failure: broken }
               })
@@ -106,6 +122,7 @@ export const makeScript = Effect.gen(function* () {
               yield* send
               yield* request.journal.attemptEnded({
                 ...where(),
+                correction: booking,
                 durationMs: 13,
                 timeToFirstTokenMs: 2,
                 result: { _tag: "Succeeded", usage, costUsd: 0.25 }
@@ -131,6 +148,8 @@ export const makeScript = Effect.gen(function* () {
   return {
     layer: Layer.succeed(Delegation, { delegate, preview: () => Effect.dieMessage("not scripted") }),
     seen: seen as ReadonlyArray<Seen>,
+    /** What it was asked, in order. */
+    calls: calls as ReadonlyArray<Call>,
     count: (prompt: string, what: Seen["what"]) => seen.filter((s) => s.prompt === prompt && s.what === what).length,
     say: (prompt: string, ...next: ReadonlyArray<Step>) =>
       Effect.flatMap(stepsOf(prompt), (queue) => Queue.offerAll(queue, next))
@@ -139,32 +158,32 @@ export const makeScript = Effect.gen(function* () {
 
 export type Script = Effect.Effect.Success<typeof makeScript>
 
+const validate: TaskValidator["Type"]["validate"] = (submission) => {
+  const problems: ReadonlyArray<FieldProblem> =
+    submission.prompt === "" ? [{ field: "prompt", problem: "it is empty" }] : []
+  if (problems.length > 0) return Effect.fail(new TaskRefused({ message: "refused", problems, reasons: [] }))
+  const platform = submission.prompt.includes("qwen") ? qwen : codex
+  const seconds = typeof submission.deadline === "number" ? submission.deadline : 86_400
+  return Effect.map(
+    Effect.clockWith((clock) => clock.currentTimeMillis),
+    (now) => ({
+      type: submission.type ?? "question-answering",
+      priority: submission.priority ?? "MEDIUM",
+      call: { messages: [{ role: "user" as const, content: submission.prompt }] as const },
+      requirement: { capabilities: [], contextTokens: 100 },
+      route: {
+        candidates: [{ platform, model: "gpt", weight: 1, suitability: 1, quality: 1 }],
+        excluded: [],
+        policy: "balanced" as const,
+        patienceMs: 0
+      },
+      deadline: now + seconds * 1_000
+    })
+  )
+}
+
 /** Accepts everything but an empty prompt; `qwen` in the prompt makes qwen the only candidate. */
-export const validator = Layer.succeed(TaskValidator, {
-  validate: (submission) => {
-    const problems: ReadonlyArray<FieldProblem> =
-      submission.prompt === "" ? [{ field: "prompt", problem: "it is empty" }] : []
-    if (problems.length > 0) return Effect.fail(new TaskRefused({ message: "refused", problems, reasons: [] }))
-    const platform = submission.prompt.includes("qwen") ? qwen : codex
-    const seconds = typeof submission.deadline === "number" ? submission.deadline : 86_400
-    return Effect.map(
-      Effect.clockWith((clock) => clock.currentTimeMillis),
-      (now) => ({
-        type: submission.type ?? "question-answering",
-        priority: submission.priority ?? "MEDIUM",
-        call: { messages: [{ role: "user" as const, content: submission.prompt }] as const },
-        requirement: { capabilities: [], contextTokens: 100 },
-        route: {
-          candidates: [{ platform, model: "gpt", weight: 1, suitability: 1, quality: 1 }],
-          excluded: [],
-          policy: "balanced" as const,
-          patienceMs: 0
-        },
-        deadline: now + seconds * 1_000
-      })
-    )
-  }
-})
+export const validator = Layer.succeed(TaskValidator, { validate, prepare: validate })
 
 export const makeDetector = Effect.map(PubSub.unbounded<PlatformHealth>(), (pubsub) => ({
   publish: (health: PlatformHealth) => PubSub.publish(pubsub, health),
@@ -180,18 +199,22 @@ export const makeDetector = Effect.map(PubSub.unbounded<PlatformHealth>(), (pubs
   )
 }))
 
-export const storeLayer = TaskStore.layer.pipe(Layer.provideMerge(Events.layer))
+export const storeLayer = TaskStore.layer.pipe(
+  Layer.provideMerge(Events.layer),
+  Layer.provide(Settings.layer(settings))
+)
 
 /** A coordinator on the given database, alive until the scope closes. */
 export const startOn = (
   client: Layer.Layer<SqlClient | SqlWriter>,
-  script: Script,
+  script: Pick<Script, "layer">,
   options: { readonly settings?: SettingsShape; readonly detector?: Layer.Layer<PlatformDetector> } = {}
 ) =>
   Effect.gen(function* () {
     const detector = options.detector ?? (yield* makeDetector).layer
     const context = yield* Layer.build(
       Coordinator.layer.pipe(
+        Layer.provide(Budgets.layerStored),
         Layer.provideMerge(storeLayer),
         Layer.provide([client, script.layer, detector, validator, Settings.layer(options.settings ?? settings)])
       )

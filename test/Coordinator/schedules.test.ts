@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, FastCheck, Layer, Logger, Scope, TestClock, TestContext } from "effect"
+import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import { ServiceUnavailable } from "../../src/Domain/ApiError.js"
 import { isFinal } from "../../src/Domain/Event.js"
@@ -93,7 +94,7 @@ const run = (commands: ReadonlyArray<Command>) =>
       const state = { dead: false }
       const layer = Coordinator.layer.pipe(
         Layer.provide(mortal(state)),
-        Layer.provide([client, script.layer, detector.layer, validator]),
+        Layer.provide([client, script.layer, detector.layer, validator, Budgets.layer]),
         Layer.provide(Settings.layer({ ...settings, shutdownGraceMs: 0 }))
       )
       const coordinator = yield* Effect.provide(Coordinator, yield* Scope.extend(Layer.build(layer), scope))

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Layer, TestClock } from "effect"
+import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import { ServiceUnavailable } from "../../src/Domain/ApiError.js"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
@@ -41,7 +42,7 @@ const startWith = (change: (store: Store, detector: Effect.Effect.Success<typeof
     ).pipe(Layer.provide(TaskStore.layer))
     const context = yield* Layer.build(
       Coordinator.layer.pipe(
-        Layer.provide(Layer.provideMerge(changed, Events.layer)),
+        Layer.provide([Layer.provideMerge(changed, Events.layer), Budgets.layer]),
         Layer.provide([Layer.orDie(Sql.layerMemory), script.layer, detector.layer, validator, Settings.layer(settings)])
       )
     )

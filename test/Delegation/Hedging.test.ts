@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Layer, Option, Random, Scope, Stream, TestClock } from "effect"
 import { AgentRouter } from "../../src/AgentRouter.js"
 import { Benchmark } from "../../src/Benchmark.js"
+import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import {
   type AttemptEnded,
@@ -11,12 +12,13 @@ import {
   type Journal
 } from "../../src/Delegation.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
-import { type TaskType, TenantId } from "../../src/Domain/Task.js"
+import type { TaskType } from "../../src/Domain/Task.js"
 import { PlatformDetector } from "../../src/PlatformDetector.js"
 import { ResourceManager } from "../../src/ResourceManager.js"
 import { Settings, type SettingsOptions } from "../../src/Settings.js"
 import * as Testing from "../../src/Testing.js"
 import { ask, eventually, reaches, settle, tenant } from "../Coordinator/harness.js"
+import { request } from "./request.js"
 import * as ScriptedResources from "./scriptedResources.js"
 
 const { answer, fail, failures, hang } = Testing
@@ -73,26 +75,12 @@ const run = <A, E>(
         told,
         started,
         ended,
-        delegate: (over) =>
-          delegate({
-            call: { messages: [{ role: "user", content: "Why?" }], maxOutputTokens: 100 },
-            requirement: { capabilities: [], contextTokens: 200 },
-            type: "analysis",
-            priority: "HIGH",
-            tenant: TenantId.make("local"),
-            deadline: 600_000,
-            id: "task",
-            attemptsMade: 0,
-            attemptsSpent: 0,
-            maxWaitMs: 600_000,
-            journal,
-            ...over
-          })
+        delegate: (over) => delegate(request(journal, { priority: "HIGH", ...over }))
       })
     }).pipe(
       Effect.provide(
         Delegation.layer.pipe(
-          Layer.provide(AgentRouter.layer),
+          Layer.provide([AgentRouter.layer, Budgets.layer]),
           Layer.provide(PlatformDetector.layer),
           Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), layer)),
           Layer.provide(Settings.layer(Testing.settings(scripts, { routing: { hedging: true }, ...options })))
@@ -337,8 +325,8 @@ describe("two attempts at once", () => {
   )
 })
 
-const team = (scripts: ReadonlyArray<Testing.Script>) =>
-  Testing.layer(scripts, { routing: { hedging: true } }).pipe(Layer.orDie)
+const team = (scripts: ReadonlyArray<Testing.Script>, shutdownGraceMs = 0) =>
+  Testing.layer(scripts, { routing: { hedging: true }, shutdownGraceMs }).pipe(Layer.orDie)
 
 const outcomesOf = (attempts: ReadonlyArray<{ readonly number: number; readonly outcome: string }>) =>
   attempts.map(({ number, outcome }) => `${number} ${outcome}`)
@@ -412,7 +400,7 @@ describe("a hedged task", () => {
       const stopping = (scripts: ReadonlyArray<Testing.Script>, stopAt: number, attemptsThen: number) =>
         Effect.gen(function* () {
           const scope = yield* Scope.make()
-          const context = yield* Layer.buildWithScope(team(scripts), scope)
+          const context = yield* Layer.buildWithScope(team(scripts, 10_000), scope)
           const { attempts, coordinator, id } = yield* Effect.provide(submit, context)
           yield* TestClock.adjust(stopAt)
           yield* eventually(attempts, (all) => all.length === attemptsThen)

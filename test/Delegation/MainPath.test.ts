@@ -2,13 +2,14 @@ import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Effect, Fiber, Layer, Random, type Scope, Stream, TestClock } from "effect"
 import { AgentRouter } from "../../src/AgentRouter.js"
 import { Benchmark } from "../../src/Benchmark.js"
+import { Budgets } from "../../src/Budgets.js"
 import { Delegation, type DelegationRequest, type Journal } from "../../src/Delegation.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
-import { TenantId } from "../../src/Domain/Task.js"
 import { PlatformDetector } from "../../src/PlatformDetector.js"
 import { ResourceManager } from "../../src/ResourceManager.js"
 import { Settings, type SettingsOptions } from "../../src/Settings.js"
 import * as Testing from "../../src/Testing.js"
+import { request } from "./request.js"
 
 const { answer, fail, failures, hang, pass } = Testing
 
@@ -46,26 +47,12 @@ const run = <A, E>(
     }
     return yield* body({
       trace,
-      delegate: (over) =>
-        delegate({
-          call: { messages: [{ role: "user", content: "Why?" }], maxOutputTokens: 100 },
-          requirement: { capabilities: [], contextTokens: 200 },
-          type: "analysis",
-          priority: "MEDIUM",
-          tenant: TenantId.make("local"),
-          deadline: clock.unsafeCurrentTimeMillis() + 600_000,
-          id: "task",
-          attemptsMade: 0,
-          attemptsSpent: 0,
-          maxWaitMs: 600_000,
-          journal,
-          ...over
-        })
+      delegate: (over) => delegate(request(journal, { deadline: clock.unsafeCurrentTimeMillis() + 600_000, ...over }))
     })
   }).pipe(
     Effect.provide(
       Delegation.layer.pipe(
-        Layer.provide(AgentRouter.layer),
+        Layer.provide([AgentRouter.layer, Budgets.layer]),
         Layer.provideMerge(PlatformDetector.layer),
         Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), ResourceManager.layer)),
         Layer.provide(Settings.layer(Testing.settings(scripts, options)))

@@ -1,4 +1,5 @@
 import { Effect, Layer, Option, Redacted, Ref, Stream, SubscriptionRef } from "effect"
+import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import {
   Conflict,
@@ -21,10 +22,12 @@ import {
   type TaskSummary,
   TenantId
 } from "../../src/Domain/Task.js"
+import { Events } from "../../src/Events.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
 import { LimitsInvalid, ResourceManager, ResourceStoreFailed } from "../../src/ResourceManager.js"
 import type { SettingsShape } from "../../src/Settings.js"
 import { Settings } from "../../src/Settings.js"
+import { Sql } from "../../src/Sql.js"
 
 export const idOf = (number: number): TaskId =>
   TaskId.make(`01900000-0000-7000-8000-${String(number).padStart(12, "0")}`)
@@ -217,6 +220,12 @@ export const makeCoordinator = Effect.gen(function* () {
         return (yield* find(tenant, id)).task
       }),
     wake: () => Effect.void,
+    jobs: {
+      submit: () => Effect.dieMessage("jobs are not scripted"),
+      get: () => Effect.dieMessage("jobs are not scripted"),
+      list: () => Effect.dieMessage("jobs are not scripted"),
+      cancel: () => Effect.dieMessage("jobs are not scripted")
+    },
     attempts: (tenant, id) =>
       Effect.as(find(tenant, id), [
         {
@@ -403,9 +412,13 @@ export const settings = (over: Partial<SettingsShape> = {}): SettingsShape =>
 
 /** Everything the HTTP server works with. */
 export const concerns = (coordinator: Coordinator["Type"], over: Partial<SettingsShape> = {}) =>
-  Layer.mergeAll(Layer.succeed(Coordinator, coordinator), detector, manager).pipe(
-    Layer.provideMerge(Settings.layer(settings(over)))
-  )
+  Layer.mergeAll(
+    Layer.succeed(Coordinator, coordinator),
+    detector,
+    manager,
+    Budgets.layer,
+    Layer.orDie(Layer.provideMerge(Events.layer, Sql.layerMemory))
+  ).pipe(Layer.provideMerge(Settings.layer(settings(over))))
 
 export const keys = {
   alice: { tenant: TenantId.make("alice"), key: Redacted.make("alice-secret-key") },

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { Effect, Schema } from "effect"
 import { afterAll, assert, describe, it } from "vitest"
 import { PlatformEvent } from "../../src/Domain/Event.js"
-import { ResourcesView } from "../../src/Domain/Lease.js"
+import { PlatformView, ResourcesView } from "../../src/Domain/Lease.js"
 import { Task } from "../../src/Domain/Task.js"
 import { Simulator } from "../../src/Simulator.js"
 import { eventually, freePort, pause, type Service, startService } from "../support/Service.js"
@@ -154,6 +154,25 @@ describe("limits, over real HTTP", () => {
         tasks.map(({ id }): string => id),
         opened?.attempt?.id
       )
+      // What was measured of the platform and of its model is shown, and is part of the events of its status.
+      const view = await get(service, "/v1/platforms/codex", PlatformView)
+      const [model] = view.models
+      assert(model !== undefined)
+      assert.strictEqual(model.model, view.model)
+      for (const { attempts, durationMsEwma, durationMsP50, durationMsP95, errorRate, timeToFirstTokenMsP50 } of [
+        view.performance,
+        model.performance
+      ]) {
+        assert.isAtLeast(attempts, 9)
+        assert.isAbove(errorRate, 0)
+        assert.isBelow(errorRate, 1)
+        for (const ms of [durationMsEwma, durationMsP50, timeToFirstTokenMsP50]) assert.isAbove(ms ?? 0, 0)
+        assert.isAtLeast(durationMsP95 ?? 0, durationMsP50 ?? 1)
+      }
+      const sick = events.find((event) => event.type === "platform.status" && event.to !== "available")
+      assert(sick?.type === "platform.status")
+      assert.isAbove(sick.performance?.errorRate ?? 0, 0)
+      assert.strictEqual(sick.models?.[0]?.model, view.model)
     } finally {
       await service.stop("SIGKILL")
       await simulated.close()

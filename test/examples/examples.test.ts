@@ -5,6 +5,16 @@ import { assert, describe } from "vitest"
 import { Settings } from "../../src/Settings.js"
 import { Simulator } from "../../src/Simulator.js"
 import { ask, team } from "./embedding.js"
+import * as own from "./own-platform.js"
+
+describe("the example with a platform of one's own", () => {
+  it.live("answers", () =>
+    Effect.gen(function* () {
+      const task = yield* own.ask("Hello")
+      assert.deepStrictEqual([task.state, task.result?.text], ["succeeded", "You said: Hello"])
+    }).pipe(Effect.provide(own.team))
+  )
+})
 
 describe("the embedding example", () => {
   it.scopedLive("answers", () =>

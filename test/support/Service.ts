@@ -61,7 +61,9 @@ export const startService = async (
   const headers: Record<string, string> = key === undefined ? {} : { "x-api-key": key }
   try {
     await eventually(`${url} is ready`, 60_000, async () => {
-      if (child.exitCode !== null) throw new Error(`the service ended with ${child.exitCode}:\n${log}`)
+      if (child.exitCode !== null || child.signalCode !== null) {
+        throw new Error(`the service ended with ${child.exitCode ?? child.signalCode}:\n${log}`)
+      }
       const response = await fetch(`${url}/health/ready`, { headers }).catch(() => undefined)
       await response?.arrayBuffer()
       return response?.ok === true ? true : undefined

@@ -19,12 +19,16 @@ export interface Bounds {
 }
 
 export const oracleKnows = [
-  "The oracle is an event-driven greedy scheduler with late binding, in the order of priority and arrival, that passes",
-  "by what does not fit. It has the platforms' limits and permits, and reserves what the product's own rule reserves for",
-  "each call until its answer is there. It keeps for HIGH what the product keeps: a permit where there are 4 or more, 1 %",
-  "of a window longer than a minute, of which lower calls draw half at once and half evenly; but nothing of the minute's.",
-  "It knows what nobody can: a call is counted the moment it is sent (no network, no wait for headers), a window is",
-  "exactly its length, and only what was really used stays counted from the moment the answer is there."
+  "The oracle is an event-driven greedy scheduler with late binding that keeps what the product must keep. It has the",
+  "platforms' limits and permits, and reserves what the product's own rule reserves for each call until its answer is",
+  "there. It goes by priority and arrival: the first call that fits nowhere keeps its place, and others pass it where that",
+  "does not delay its start. It keeps for HIGH a permit where there are 4 or more, and 1 % of a window longer than a",
+  "minute; of such a window lower calls draw half at once and half evenly, of a minute's tokens a tenth evenly.",
+  "It knows what nobody can: how long running calls will take and what they will turn out to have used, so when exactly",
+  "each call could start; a call is counted the moment it is sent (no network, no wait for headers), a window is exactly",
+  "its length, and only what was really used stays counted from the moment the answer is there.",
+  "The packer is the same but for the order and the minute's level, neither of which it keeps: whatever fits may pass",
+  "whoever waits. It shows what these two promises cost, in its shorter makespan, and what they are worth, in HIGH's waits."
 ].join("\n")
 
 interface Entry {
@@ -49,12 +53,26 @@ interface Slot {
   readonly windows: ReadonlyArray<Window>
   readonly permits: number
   readonly permitsKept: number
-  inFlight: number
+  /** Attempts whose answers are still to come. */
+  readonly flights: Set<Flight>
+}
+
+interface Flight {
+  readonly answeredAt: number
+  /** For each of the platform's windows. */
+  readonly holds: ReadonlyArray<{ readonly entry: Entry; readonly real: number }>
+}
+
+/** The first call that fits nowhere, and the platform that can start it first. */
+interface Head {
+  readonly call: SimulatedCall
+  readonly slot: Slot
+  readonly startsAt: number
 }
 
 type Event =
   | { readonly _tag: "CallArrives"; readonly call: SimulatedCall }
-  | { readonly _tag: "Answered"; readonly call: SimulatedCall; readonly slot: Slot; readonly entries: Array<Entry> }
+  | { readonly _tag: "Answered"; readonly call: SimulatedCall; readonly slot: Slot; readonly flight: Flight }
   | { readonly _tag: "WindowMoves" }
 
 const priorities: ReadonlyArray<Priority> = ["HIGH", "MEDIUM", "LOW"]
@@ -68,6 +86,11 @@ const keptForHigh = ({ capacity, unit, windowMs }: ProviderLimit): number => {
   return windowMs > 60_000 && kept <= capacity / 50 ? kept : 0
 }
 
+const drawnEvenly = (limit: ProviderLimit, keepsMinutes: boolean): number => {
+  if (limit.windowMs > 60_000) return limit.capacity / 2 - keptForHigh(limit)
+  return keepsMinutes && limit.unit !== "requests" ? limit.capacity / 10 : 0
+}
+
 const prune = (window: Window, at: number): void => {
   for (let old = window.log[window.first]; old?.since !== undefined; old = window.log[window.first]) {
     if (old.since + window.windowMs > at) return
@@ -76,10 +99,16 @@ const prune = (window: Window, at: number): void => {
   }
 }
 
+/**
+ * Runs the load through the oracle, or, where `keepsOrder` is false, through the packer. The target is set beside the
+ * oracle: a schedule that lets a large HIGH call wait for minutes behind small LOW ones, or lower calls draw the minute's
+ * level, breaks what the product promises, so its makespan says nothing of how well those promises are kept.
+ */
 export const runOracle = (
   platforms: ReadonlyArray<SimulatedPlatform>,
   calls: ReadonlyArray<SimulatedCall>,
-  bounds: Bounds
+  bounds: Bounds,
+  keepsOrder = true
 ): Run => {
   const recorder = makeRecorder(platforms)
   const agenda = makeAgenda<Event>()
@@ -93,14 +122,14 @@ export const runOracle = (
         windows: limitsOf(platform).map((limit) => ({
           ...limit,
           keptForHigh: keptForHigh(limit),
-          drawnEvenly: limit.windowMs > 60_000 ? limit.capacity / 2 - keptForHigh(limit) : 0,
+          drawnEvenly: drawnEvenly(limit, keepsOrder),
           log: [],
           first: 0,
           used: 0
         })),
         permits: permitsOf(platform),
         permitsKept: permitsOf(platform) >= 4 ? 1 : 0,
-        inFlight: 0
+        flights: new Set()
       }
     ])
   )
@@ -110,8 +139,12 @@ export const runOracle = (
   const amountOf = (slot: Slot, window: Window, call: SimulatedCall): number =>
     Math.min(window.capacity, bounds.reservedFor(slot.platform, window.unit, call))
 
+  /** What the window counts of the call when its answer is there. */
+  const realOf = (slot: Slot, window: Window, call: SimulatedCall): number =>
+    window.unit === "requests" ? amountOf(slot, window, call) : countedBy(slot.platform, window.unit, call)
+
   const room = (slot: Slot, priority: Priority): boolean =>
-    slot.inFlight < slot.permits - (priority === "HIGH" ? 0 : slot.permitsKept)
+    slot.flights.size < slot.permits - (priority === "HIGH" ? 0 : slot.permitsKept)
 
   /** When so much of `drawnEvenly` has come to lower calls that an amount fits, if it fits but for that. */
   const evenFrom = (window: Window, free: number, at: number): number => {
@@ -135,7 +168,10 @@ export const runOracle = (
 
   /** The part of the slot's fullest limit that is used. */
   const load = (slot: Slot): number =>
-    slot.windows.reduce((most, window) => Math.max(most, window.used / window.capacity), slot.inFlight / slot.permits)
+    slot.windows.reduce(
+      (most, window) => Math.max(most, window.used / window.capacity),
+      slot.flights.size / slot.permits
+    )
 
   const age = (window: Window, entry: Entry, at: number): void => {
     entry.since = at
@@ -144,30 +180,31 @@ export const runOracle = (
   }
 
   const start = (slot: Slot, call: SimulatedCall, at: number): void => {
-    slot.inFlight += 1
     recorder.providers.get(slot.id)?.arrive(call, at)
     const reserved = slot.windows.map((window) => amountOf(slot, window, call))
-    const entries = slot.windows.map((window) => {
+    const answeredAt = at + call.durationMs
+    const holds = slot.windows.map((window) => {
       const entry: Entry = { amount: amountOf(slot, window, call), since: undefined }
       window.used += entry.amount
       if (!agesFromAnswer(slot, window)) age(window, entry, at)
-      return entry
+      return { entry, real: realOf(slot, window, call) }
     })
-    const answeredAt = at + call.durationMs
-    agenda.add(answeredAt, { _tag: "Answered", call, slot, entries })
+    const flight = { answeredAt, holds }
+    slot.flights.add(flight)
+    agenda.add(answeredAt, { _tag: "Answered", call, slot, flight })
     recorder.answered(call, slot.id, at, answeredAt, reserved)
   }
 
-  const settle = (slot: Slot, call: SimulatedCall, entries: Array<Entry>, at: number): void => {
-    slot.inFlight -= 1
+  const settle = (slot: Slot, call: SimulatedCall, flight: Flight, at: number): void => {
+    slot.flights.delete(flight)
     recorder.providers.get(slot.id)?.complete(call, at)
     bounds.learn(slot.id, call)
     for (const [index, window] of slot.windows.entries()) {
-      const entry = entries[index]
-      if (entry === undefined || window.unit === "requests") continue
+      const hold = flight.holds[index]
+      if (hold === undefined || window.unit === "requests") continue
+      const { entry, real } = hold
       prune(window, at)
       const isGone = entry.since !== undefined && entry.since + window.windowMs <= at
-      const real = countedBy(slot.platform, window.unit, call)
       if (!isGone) {
         window.used += real - entry.amount
         entry.amount = real
@@ -176,16 +213,87 @@ export const runOracle = (
     }
   }
 
-  const serve = (priority: Priority, at: number): void => {
+  /** When a permit is there for the call if nothing but `before` starts now. */
+  const permitAt = (slot: Slot, { priority }: SimulatedCall, before: SimulatedCall | undefined, at: number): number => {
+    const ends = [...slot.flights].map(({ answeredAt }) => answeredAt)
+    if (before !== undefined) ends.push(at + before.durationMs)
+    const tooMany = ends.length + 1 - (slot.permits - (priority === "HIGH" ? 0 : slot.permitsKept))
+    return tooMany <= 0 ? at : (ends.sort((a, b) => a - b)[tooMany - 1] ?? at)
+  }
+
+  /** When the window has room for the call if nothing but `before` starts now. */
+  const roomAt = (
+    slot: Slot,
+    index: number,
+    call: SimulatedCall,
+    before: SimulatedCall | undefined,
+    at: number
+  ): number => {
+    const window = slot.windows[index]
+    if (window === undefined) return at
+    prune(window, at)
+    const kept = call.priority === "HIGH" ? 0 : window.keptForHigh
+    let missing = window.used + amountOf(slot, window, call) + kept - window.capacity
+    const refunds: Array<readonly [at: number, amount: number]> = []
+    const finals = new Map<Entry, number>()
+    if (before !== undefined) {
+      const amount = amountOf(slot, window, before)
+      missing += amount
+      refunds.push([at + before.durationMs, amount - realOf(slot, window, before)])
+    }
+    if (missing <= ROUNDING) return at
+    for (const { answeredAt, holds } of slot.flights) {
+      const hold = holds[index]
+      if (hold === undefined) continue
+      finals.set(hold.entry, hold.real)
+      refunds.push([answeredAt, hold.entry.amount - hold.real])
+    }
+    refunds.sort((a, b) => a[0] - b[0])
+    let refunded = 0
+    for (let next = window.first; ; ) {
+      const oldest = window.log[next]
+      const agedAt = oldest?.since === undefined ? Number.POSITIVE_INFINITY : oldest.since + window.windowMs
+      const refund = refunds[refunded]
+      if (refund !== undefined && refund[0] <= agedAt) {
+        missing -= refund[1]
+        refunded += 1
+        if (missing <= ROUNDING) return refund[0]
+      } else if (oldest !== undefined && Number.isFinite(agedAt)) {
+        missing -= finals.get(oldest) ?? oldest.amount
+        next += 1
+        if (missing <= ROUNDING) return agedAt
+      } else return Number.POSITIVE_INFINITY
+    }
+  }
+
+  const startsAt = (slot: Slot, call: SimulatedCall, before: SimulatedCall | undefined, at: number): number =>
+    slot.windows.reduce(
+      (latest, _, index) => Math.max(latest, roomAt(slot, index, call, before, at)),
+      permitAt(slot, call, before, at)
+    )
+
+  const headOf = (call: SimulatedCall, candidates: ReadonlyArray<Slot>, at: number): Head | undefined =>
+    candidates.reduce<Head | undefined>((soonest, slot) => {
+      const when = startsAt(slot, call, undefined, at)
+      return soonest === undefined || when < soonest.startsAt ? { call, slot, startsAt: when } : soonest
+    }, undefined)
+
+  /** Starts what may start of one priority; who keeps its place after that, if anybody does. */
+  const serve = (priority: Priority, kept: Head | undefined, at: number): Head | undefined => {
     const queue = queues[priority]
+    let head = kept
     let passed = 0
+    const mayPass = (slot: Slot, call: SimulatedCall): boolean =>
+      head?.slot !== slot || startsAt(slot, head.call, call, at) <= Math.max(at, head.startsAt) + ROUNDING
     for (let index = 0; index < queue.length && passed < LOOKAHEAD; ) {
-      if (![...slots.values()].some((slot) => room(slot, priority))) return
       const call = queue[index]
-      if (call === undefined) return
-      const able = call.platforms.flatMap((id) => slots.get(id) ?? []).filter((slot) => fits(slot, call, at))
+      if (call === undefined) return head
+      const candidates = call.platforms.flatMap((id) => slots.get(id) ?? [])
+      const able = candidates.filter((slot) => fits(slot, call, at) && mayPass(slot, call))
       const [first] = able
       if (first === undefined) {
+        if (keepsOrder && head === undefined) head = headOf(call, candidates, at)
+        if (![...slots.values()].some((slot) => room(slot, priority))) return head
         index += 1
         passed += 1
         continue
@@ -197,6 +305,7 @@ export const runOracle = (
       )
       queue.splice(index, 1)
     }
+    return head
   }
 
   for (const call of calls) agenda.add(call.arrivesAt, { _tag: "CallArrives", call })
@@ -206,12 +315,14 @@ export const runOracle = (
         queues[event.call.priority].push(event.call)
         break
       case "Answered":
-        settle(event.slot, event.call, event.entries, at)
+        settle(event.slot, event.call, event.flight, at)
         break
       case "WindowMoves":
         break
     }
-    if (agenda.nextAt() > at) for (const priority of priorities) serve(priority, at)
+    if (agenda.nextAt() > at) {
+      priorities.reduce<Head | undefined>((head, priority) => serve(priority, head, at), undefined)
+    }
   })
   return recorder.run()
 }

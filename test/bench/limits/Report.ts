@@ -5,7 +5,7 @@ import type { LimitUse, Run } from "./Run.js"
 import type { Scenario } from "./Scenarios.js"
 import type { SpeedFigures } from "./Speed.js"
 
-export type Policy = "dream-team" | "oracle" | "weighted-random" | "least-busy"
+export type Policy = "dream-team" | "oracle" | "packer" | "weighted-random" | "least-busy"
 
 export interface ScenarioFigures {
   readonly scenario: string
@@ -49,7 +49,7 @@ export const scenarioFigures = (
   const used = bindingUse(scenario, own)
   const toBeat = bindingUse(scenario, runs.oracle)
   const toOracle = (run: Run): number => run.makespanMs / runs.oracle.makespanMs
-  const policies: ReadonlyArray<Policy> = ["dream-team", "oracle", "weighted-random", "least-busy"]
+  const policies: ReadonlyArray<Policy> = ["dream-team", "oracle", "packer", "weighted-random", "least-busy"]
   return {
     scenario: scenario.name,
     calls: scenario.calls.length,

@@ -7,7 +7,7 @@
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
 import { Settings } from "../../../src/Settings.js"
-import { checkLine } from "../support/Report.js"
+import { verdictOf } from "../support/Report.js"
 import { runBaseline } from "./Baselines.js"
 import { makeBounds } from "./Bounds.js"
 import { isolationSpecs, runIsolation } from "./Isolation.js"
@@ -40,6 +40,7 @@ const compare = (scenario: Scenario): Effect.Effect<ScenarioFigures> =>
     return scenarioFigures(scenario, capacityBound(platforms, calls), {
       "dream-team": own,
       oracle: runOracle(platforms, calls, makeBounds(platforms)),
+      packer: runOracle(platforms, calls, makeBounds(platforms), false),
       "weighted-random": runBaseline("weighted-random", platforms, calls, SEED),
       "least-busy": runBaseline("least-busy", platforms, calls, SEED)
     })
@@ -88,9 +89,7 @@ const program = Effect.gen(function* () {
             ...(isolation.length === 0 ? [] : [isolationTable(isolation)]),
             ...speed.map(speedTable),
             footnotes,
-            missed.length === 0
-              ? `All ${checks.length} targets are met.`
-              : `${missed.length} of ${checks.length} targets are missed:\n${missed.map(checkLine).join("\n")}`
+            verdictOf(checks)
           ]
             .join("\n\n")
             .concat("\n")

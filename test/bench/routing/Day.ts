@@ -1,15 +1,14 @@
 import { Chunk, Effect, Random } from "effect"
 import type { PlatformId } from "../../../src/Domain/Platform.js"
-import type { Priority, TaskType, TenantId } from "../../../src/Domain/Task.js"
+import type { TaskType, TenantId } from "../../../src/Domain/Task.js"
 import type { Usage } from "../../../src/Domain/Usage.js"
-import { logNormal, somePriority, someTenant, someType } from "../support/Draw.js"
+import { logNormal, someTenant, someType } from "../support/Draw.js"
 
 /** A task of a simulated day: what is known of it beforehand, and what only the simulation knows. */
 export interface DayTask {
   /** Counted from 0 in the order of arrival. */
   readonly id: number
   readonly type: TaskType
-  readonly priority: Priority
   readonly tenant: TenantId
   /** Ms since the day began. */
   readonly arrivesAt: number
@@ -46,6 +45,24 @@ export interface Day {
   readonly troubles: ReadonlyArray<Trouble>
 }
 
+export type LoadName = "ordinary" | "heavy"
+
+/** How much work a day brings. */
+export interface Load {
+  /** On average. */
+  readonly tasksADay: number
+  /** Of a task's answer, before its type makes it longer or shorter, tokens. */
+  readonly medianOutput: number
+  /** The most that an answer may have, tokens. */
+  readonly maxOutput: number
+}
+
+/** All platforms being well, the busiest hour needs two fifths of their permits at the one load, three fifths at the other. */
+export const loads: Readonly<Record<LoadName, Load>> = {
+  ordinary: { tasksADay: 5_000, medianOutput: 2_500, maxOutput: 12_000 },
+  heavy: { tasksADay: 5_000, medianOutput: 3_500, maxOutput: 32_768 }
+}
+
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 
@@ -56,8 +73,6 @@ const BUSIEST_AT = 6 * HOUR
 const SWING = 0.6
 
 const MEDIAN_INPUT = 3_000
-const MEDIAN_OUTPUT = 2_500
-const MAX_OUTPUT = 12_000
 const SIGMA_TOKENS = 0.5
 /** Estimates of the input are wrong by up to this part, either way. */
 const ESTIMATE_ERROR = 0.4
@@ -75,7 +90,10 @@ const ofADay: ReadonlyArray<TroubleKind> = [
   ...["errors", "errors", "slow", "slow", "used up", "used up"]
 ] as const
 
-const makeTasks = (hours: number, tasksADay: number): Effect.Effect<ReadonlyArray<DayTask>> =>
+const makeTasks = (
+  hours: number,
+  { maxOutput, medianOutput, tasksADay }: Load
+): Effect.Effect<ReadonlyArray<DayTask>> =>
   Effect.gen(function* () {
     const tasks: Array<DayTask> = []
     // a Poisson process of the greatest rate, of which each arrival stays with the chance that its hour's rate is of that
@@ -85,20 +103,18 @@ const makeTasks = (hours: number, tasksADay: number): Effect.Effect<ReadonlyArra
       if (at >= hours * HOUR) return tasks
       const rate = 1 + SWING * Math.cos((2 * Math.PI * (at - BUSIEST_AT)) / (24 * HOUR))
       if ((yield* Random.next) * (1 + SWING) > rate) continue
-      const priority = yield* somePriority
       const [type, scale] = yield* someType
       const inputTokens = yield* logNormal(MEDIAN_INPUT, SIGMA_TOKENS)
       const error = yield* Random.nextRange(-ESTIMATE_ERROR, ESTIMATE_ERROR)
       tasks.push({
         id: tasks.length,
         type,
-        priority,
         tenant: yield* someTenant,
         arrivesAt: Math.ceil(at),
         estimatedInput: Math.round(inputTokens * (1 + error)),
         inputTokens,
-        maxOutput: MAX_OUTPUT,
-        outputTokens: Math.min(MAX_OUTPUT, yield* logNormal(MEDIAN_OUTPUT * scale, SIGMA_TOKENS))
+        maxOutput,
+        outputTokens: Math.min(maxOutput, yield* logNormal(medianOutput * scale, SIGMA_TOKENS))
       })
     }
   })
@@ -127,13 +143,12 @@ const makeTroubles = (platforms: ReadonlyArray<PlatformId>): Effect.Effect<Reado
 export const makeDay = (options: {
   readonly seed: string
   readonly hours: number
-  /** On average. */
-  readonly tasksADay: number
+  readonly load: Load
   readonly platforms: ReadonlyArray<PlatformId>
 }): Day => {
-  const { hours, platforms, seed, tasksADay } = options
+  const { hours, load, platforms, seed } = options
   return {
-    tasks: Effect.runSync(Effect.withRandom(makeTasks(hours, tasksADay), Random.make(`${seed} tasks`))),
+    tasks: Effect.runSync(Effect.withRandom(makeTasks(hours, load), Random.make(`${seed} tasks`))),
     troubles: Effect.runSync(Effect.withRandom(makeTroubles(platforms), Random.make(`${seed} troubles`))).filter(
       ({ from }) => from < hours * HOUR
     )

@@ -1,7 +1,7 @@
 import type { PlatformId } from "../../../src/Domain/Platform.js"
 import { mean, percentile } from "../support/Figures.js"
 import { type Check, count, percent, seconds, table } from "../support/Report.js"
-import { type Day, dayBeginsAt, type Trouble } from "./Day.js"
+import { type Day, dayBeginsAt, type LoadName, type Trouble } from "./Day.js"
 import { DEADLINE_MS, type Ended, type Outcome } from "./Outcome.js"
 import { platforms } from "./SickPlatforms.js"
 
@@ -15,7 +15,6 @@ export interface PolicyFigures {
   /** Of the answered tasks, from their arrival to the answer, ms. */
   readonly completionMsMean: number
   readonly completionMsP95: number
-  readonly highCompletionMsMean: number
   /** Of all tasks, where one without an answer counts its whole deadline, ms. */
   readonly allMsMean: number
   readonly attemptsPerTask: number
@@ -51,7 +50,6 @@ export const figuresOf = (policy: Policy, { attempts, ended, refused }: Outcome)
     succeeded: answered.length / Math.max(1, ended.length),
     completionMsMean: mean(answered.map(completionMs)),
     completionMsP95: percentile(answered.map(completionMs), 0.95),
-    highCompletionMsMean: mean(answered.filter(({ task }) => task.priority === "HIGH").map(completionMs)),
     allMsMean: mean(ended.map((end) => (end.by === undefined ? DEADLINE_MS : completionMs(end)))),
     attemptsPerTask: attempts / Math.max(1, ended.length),
     refused,
@@ -75,7 +73,7 @@ const below = (name: string, value: number, other: number): Check => ({
   isMet: value < other
 })
 
-/** The product against each of the others. */
+/** The product against each of the others, over the same day. */
 export const checksOf = (own: PolicyFigures, others: ReadonlyArray<PolicyFigures>): ReadonlyArray<Check> =>
   others.flatMap((other) => [
     above(`tasks answered, percent, against ${other.policy}`, 100 * own.succeeded, 100 * other.succeeded),
@@ -86,6 +84,16 @@ export const checksOf = (own: PolicyFigures, others: ReadonlyArray<PolicyFigures
     ),
     below(`mean completion of all tasks, s, against ${other.policy}`, own.allMsMean / 1_000, other.allMsMean / 1_000)
   ])
+
+/** One day at one load, by each policy. */
+export interface DayReport {
+  readonly load: LoadName
+  readonly seed: string
+  readonly day: Day
+  readonly own: PolicyFigures
+  readonly others: ReadonlyArray<PolicyFigures>
+  readonly checks: ReadonlyArray<Check>
+}
 
 // For people
 
@@ -98,7 +106,6 @@ export const figuresTable = (rows: ReadonlyArray<PolicyFigures>): string =>
       "failed",
       "mean s",
       "p95 s",
-      "HIGH mean s",
       "all mean s",
       "attempts/task",
       "429s",
@@ -112,7 +119,6 @@ export const figuresTable = (rows: ReadonlyArray<PolicyFigures>): string =>
       count(Math.round(row.tasks * (1 - row.succeeded))),
       seconds(row.completionMsMean),
       seconds(row.completionMsP95),
-      seconds(row.highCompletionMsMean),
       seconds(row.allMsMean),
       row.attemptsPerTask.toFixed(3),
       count(row.refused),
@@ -131,9 +137,9 @@ const troubleText = ({ from, kind, platform, to }: Trouble): string => `${clock(
 
 const ROW = 4
 
-export const dayText = ({ tasks, troubles }: Day, hours: number): string =>
+export const dayText = ({ load, seed, day: { tasks, troubles } }: DayReport, hours: number): string =>
   [
-    `${count(tasks.length)} tasks in ${hours} hours from ${clock(0)} on. Troubles:`,
+    `Load ${load}, seed ${seed}: ${count(tasks.length)} tasks in ${hours} hours from ${clock(0)} on. Troubles:`,
     ...Array.from({ length: Math.ceil(troubles.length / ROW) }, (_, row) =>
       `  ${troubles
         .slice(row * ROW, (row + 1) * ROW)
@@ -141,3 +147,21 @@ export const dayText = ({ tasks, troubles }: Day, hours: number): string =>
         .join("")}`.trimEnd()
     )
   ].join("\n")
+
+/** Who won each day: the policies' figures side by side, ours first. */
+export const verdictsTable = (reports: ReadonlyArray<DayReport>): string =>
+  table([
+    ["load", "seed", "answered %", "", "", "failed", "", "", "mean s", "", "", "verdict"],
+    ...reports.map(({ checks, load, others, own, seed }) => {
+      const all = [own, ...others]
+      const missed = checks.filter(({ isMet }) => !isMet).length
+      return [
+        load,
+        seed,
+        ...all.map(({ succeeded }) => (succeeded * 100).toFixed(2)),
+        ...all.map(({ succeeded, tasks }) => count(Math.round(tasks * (1 - succeeded)))),
+        ...all.map(({ completionMsMean }) => seconds(completionMsMean)),
+        missed === 0 ? "dream-team wins on both" : `dream-team loses ${missed} of ${checks.length}`
+      ]
+    })
+  ])

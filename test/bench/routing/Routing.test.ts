@@ -2,7 +2,7 @@ import { describe, expect, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { tenantId } from "../support/Draw.js"
 import { runBaseline } from "./Baselines.js"
-import { type Day, type DayTask, makeDay, type Trouble, type TroubleKind } from "./Day.js"
+import { type Day, type DayTask, loads, makeDay, type Trouble, type TroubleKind } from "./Day.js"
 import { checksOf, figuresOf } from "./Report.js"
 import { platformIds, platforms } from "./SickPlatforms.js"
 import { runSubject } from "./Subject.js"
@@ -13,7 +13,6 @@ const HOUR = 60 * MINUTE
 const task = (id: number, arrivesAt: number): DayTask => ({
   id,
   type: "analysis",
-  priority: "MEDIUM",
   tenant: tenantId("local"),
   arrivesAt,
   estimatedInput: 500,
@@ -31,7 +30,7 @@ const only = (kind: TroubleKind, index: number): ReadonlyArray<Trouble> =>
 const baseline = (day: Day) => runBaseline("round robin", day, "seed")
 
 describe("the day", () => {
-  const options = { seed: "seed", hours: 24, tasksADay: 5_000, platforms: platformIds }
+  const options = { seed: "seed", hours: 24, load: loads.ordinary, platforms: platformIds }
   const day = makeDay(options)
 
   it("is the same for the same seed, and another one for another", () => {

@@ -1,6 +1,7 @@
 import { Effect, Layer } from "effect"
 import { AgentRouter } from "../../../src/AgentRouter.js"
 import { Benchmark } from "../../../src/Benchmark.js"
+import { Budgets } from "../../../src/Budgets.js"
 import { Delegation } from "../../../src/Delegation.js"
 import { PlatformDetector } from "../../../src/PlatformDetector.js"
 import type { PlatformClient } from "../../../src/Platforms.js"
@@ -15,7 +16,7 @@ import { makeSickPlatforms } from "./SickPlatforms.js"
 /** The product over these platforms, but for its doors and its database. */
 const layerOf = (clients: ReadonlyArray<PlatformClient>): Layer.Layer<Delegation> =>
   Delegation.layer.pipe(
-    Layer.provide([AgentRouter.layer, PlatformDetector.layer]),
+    Layer.provide([AgentRouter.layer, Budgets.layer, PlatformDetector.layer]),
     Layer.provide([Benchmark.layer, Platforms.layerClients(clients), ResourceManager.layer]),
     Layer.provide(Settings.layer(Settings.make({ platforms: clients.map(({ settings }) => settings) })))
   )
@@ -29,7 +30,7 @@ export const runSubject = (day: Day, seed: string): Effect.Effect<Outcome> => {
       const ended: Array<Ended> = []
 
       const run = (task: DayTask): Effect.Effect<void> => {
-        const { estimatedInput, maxOutput, priority, tenant, type } = task
+        const { estimatedInput, maxOutput, tenant, type } = task
         return delegate({
           call: sick.callOf(task),
           requirement: {
@@ -39,7 +40,7 @@ export const runSubject = (day: Day, seed: string): Effect.Effect<Outcome> => {
             outputTokens: maxOutput
           },
           type,
-          priority,
+          priority: "HIGH",
           tenant,
           deadline: task.arrivesAt + DEADLINE_MS,
           id: String(task.id),

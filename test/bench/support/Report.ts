@@ -40,5 +40,13 @@ export const percent = (share: number): string => (share * 100).toFixed(1)
 export const seconds = (ms: number): string => (ms / 1_000).toFixed(1)
 export const minutes = (ms: number): string => (ms / 60_000).toFixed(1)
 
+/** Each of the missed targets, or that there is none. */
+export const verdictOf = (checks: ReadonlyArray<Check>): string => {
+  const missed = checks.filter(({ isMet }) => !isMet)
+  return missed.length === 0
+    ? `All ${checks.length} targets are met.`
+    : `${missed.length} of ${checks.length} targets are missed:\n${missed.map(checkLine).join("\n")}`
+}
+
 export const checkLine = ({ isMet, name, target, value }: Check): string =>
   `${isMet ? "met   " : "MISSED"} ${name}: ${Number(value.toPrecision(4))} (${target})`

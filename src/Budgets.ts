@@ -1,0 +1,416 @@
+import type { SqlClient } from "@effect/sql/SqlClient"
+import { Clock, Context, Deferred, Effect, FiberId, Layer, Option, type Scope } from "effect"
+import * as Account from "./Budgets/Account.js"
+import { differenceOf } from "./Budgets/Amount.js"
+import { BudgetStore, type DailyOwner, type OwnBudget, type Purse } from "./Budgets/BudgetStore.js"
+import { dayOf, nextDayAt } from "./Budgets/Day.js"
+import type { ServiceUnavailable } from "./Domain/ApiError.js"
+import { type Amount, type Booking, type BudgetsView, limitOf, usdOf } from "./Domain/Budget.js"
+import type { PlatformReason } from "./Domain/Failure.js"
+import type { PlatformId } from "./Domain/Platform.js"
+import type { JobId, TaskId, TenantId } from "./Domain/Task.js"
+import { monotonicMs } from "./Domain/Time.js"
+import type { Events } from "./Events.js"
+import { type DailyBudget, Settings } from "./Settings.js"
+import type { SqlWriter } from "./Sql/Writer.js"
+
+export { BudgetStore } from "./Budgets/BudgetStore.js"
+
+/** The budgets of a task and of its job, held in memory as long as the scope they were taken in. */
+export interface Held {
+  readonly accounts: ReadonlyArray<Account.Account>
+  readonly parents: ReadonlyArray<TaskId>
+  readonly job: JobId | undefined
+}
+
+/** Whose budgets an attempt uses, beside its platform's. */
+export interface Payer {
+  readonly tenant: TenantId
+  /** Absent where it is no task's. */
+  readonly held?: Held | undefined
+}
+
+/** An attempt that might be made. */
+export interface Prospect {
+  readonly platform: PlatformId
+  /** What it may use at most. */
+  readonly amount: Amount
+}
+
+/** Why an attempt cannot be made. */
+export interface Unaffordable {
+  readonly platform: PlatformId
+  /** `never`: not with these budgets; `spent`: not on this day; `reserved`: not before attempts under way have ended. */
+  readonly kind: Account.Obstacle["kind"]
+  /** Whether the budget of the task or of its job stands in the way. */
+  readonly isOwn: boolean
+  readonly reason: PlatformReason
+}
+
+export interface Affordability {
+  readonly affordable: ReadonlyArray<PlatformId>
+  readonly unaffordable: ReadonlyArray<Unaffordable>
+  /** For `settled`: how many reservations had been settled. */
+  readonly settlements: number
+}
+
+/** What one attempt may use at most, taken from every budget it uses. */
+export interface Reservation {
+  /** To be stored with the attempt's start. */
+  readonly booking: Booking
+  /**
+   * The attempt has used this. Answers with what is to be stored with its end; settled once, later calls change nothing.
+   */
+  readonly settle: (used: Amount) => Effect.Effect<Booking>
+}
+
+/** Days that nobody has asked for that long (ms) are read from the store again. */
+const forgottenAfterMs = 48 * 3_600_000
+
+interface Daily {
+  readonly owner: DailyOwner
+  readonly account: Account.Account
+  /** Whether it was told that it leaves no room. */
+  isExhausted: boolean
+}
+
+/** The books of one day. */
+interface Day {
+  readonly day: string
+  readonly dailies: Map<string, Daily>
+  /** Monotonic, ms. */
+  usedAt: number
+}
+
+const limitOfDay = (budget: DailyBudget | undefined): Account.Limit => ({
+  nanoUsd: budget?.usdPerDay === undefined ? undefined : limitOf(budget.usdPerDay),
+  tokens: budget?.tokensPerDay
+})
+
+const keyOf = ({ kind, name }: DailyOwner): string => `${kind} ${name}`
+
+/**
+ * Who may still spend: a task, its job, an API key on one UTC day, a platform on one UTC day; each in USD, in tokens, in
+ * both, or without a limit. What an attempt may use at most is reserved before it is made and settled with what it used:
+ * what is spent and what is reserved are together never above a limit, but for what an attempt used above its bound.
+ */
+export class Budgets extends Context.Tag("dream-team/Budgets")<
+  Budgets,
+  {
+    /**
+     * The budgets of a task and of its job. Hold them until what was spent is stored: they are read from the store when
+     * nobody holds them.
+     */
+    readonly hold: (task: TaskId, job: JobId | undefined) => Effect.Effect<Held, ServiceUnavailable, Scope.Scope>
+    /** Which of these attempts could be made now. Takes nothing. */
+    readonly outlook: (
+      payer: Payer,
+      prospects: ReadonlyArray<Prospect>
+    ) => Effect.Effect<Affordability, ServiceUnavailable>
+    /**
+     * Reserves what an attempt may use, or nothing where it cannot be made now: one step, however many ask. A reservation
+     * that its scope leaves unsettled counts as used: it may have been.
+     */
+    readonly reserve: (
+      payer: Payer,
+      prospect: Prospect
+    ) => Effect.Effect<Option.Option<Reservation>, ServiceUnavailable, Scope.Scope>
+    /** Waits until there have been more settlements. */
+    readonly settled: (settlements: number) => Effect.Effect<void>
+    /** Stores a booking of an attempt that no store of tasks keeps. */
+    readonly book: (booking: Booking) => Effect.Effect<void, ServiceUnavailable>
+    /** The budgets of the day: of every platform, and of the one API key. */
+    readonly view: (tenant: TenantId) => Effect.Effect<BudgetsView, ServiceUnavailable>
+  }
+>() {
+  static readonly layerWithStore: Layer.Layer<Budgets, never, BudgetStore | Settings> = Layer.scoped(
+    Budgets,
+    Effect.suspend(() => make)
+  )
+
+  /** What is spent is forgotten with the process; tasks and jobs have no budgets. */
+  static readonly layer: Layer.Layer<Budgets, never, Settings> = Budgets.layerWithStore.pipe(
+    Layer.provide(BudgetStore.layerMemory)
+  )
+
+  /** What is spent outlives the process. */
+  static readonly layerStored: Layer.Layer<Budgets, never, Events | Settings | SqlClient | SqlWriter> =
+    Budgets.layerWithStore.pipe(Layer.provide(BudgetStore.layer))
+}
+
+const make = Effect.gen(function* () {
+  const store = yield* BudgetStore
+  const { budgets, platforms } = yield* Settings
+  const scope = yield* Effect.scope
+
+  const limitOfOwner = ({ kind, name }: DailyOwner): Account.Limit =>
+    limitOfDay(
+      kind === "platform"
+        ? Object.hasOwn(budgets.platforms, name)
+          ? budgets.platforms[name]
+          : undefined
+        : { ...budgets.perKey, ...(Object.hasOwn(budgets.keys, name) ? budgets.keys[name] : undefined) }
+    )
+
+  const inWords = ({ kind }: DailyOwner): string =>
+    kind === "platform" ? "its budget of the day" : "the API key's budget of the day"
+
+  // The books of days
+
+  const days = new Map<string, Day>()
+  const loading = new Map<string, Deferred.Deferred<void, ServiceUnavailable>>()
+
+  const dailyOf = (day: Day, owner: DailyOwner, spent: Account.Totals = { nanoUsd: 0, tokens: 0 }): Daily => {
+    const known = day.dailies.get(keyOf(owner))
+    if (known !== undefined) return known
+    const daily: Daily = {
+      owner,
+      account: Account.make(inWords(owner), limitOfOwner(owner), spent),
+      isExhausted: false
+    }
+    day.dailies.set(keyOf(owner), daily)
+    return daily
+  }
+
+  /** Whatever was spent on days that nobody has used for so long is stored by now. */
+  const forget = (now: number): void => {
+    for (const [name, { dailies, usedAt }] of days) {
+      const isQuiet = [...dailies.values()].every(({ account }) => {
+        const { nanoUsd, tokens } = account.reserved()
+        return nanoUsd === 0 && tokens === 0
+      })
+      if (isQuiet && now - usedAt > forgottenAfterMs) days.delete(name)
+    }
+  }
+
+  const load = (name: string): Effect.Effect<void, ServiceUnavailable> =>
+    Effect.suspend(() => {
+      const others = loading.get(name)
+      if (others !== undefined) return Deferred.await(others)
+      const done = Deferred.unsafeMake<void, ServiceUnavailable>(FiberId.none)
+      loading.set(name, done)
+      const read = Effect.gen(function* () {
+        const stored = yield* store.begin(name)
+        const usedAt = yield* monotonicMs
+        forget(usedAt)
+        const day: Day = { day: name, dailies: new Map(), usedAt }
+        for (const { isExhausted, owner, spent } of stored) dailyOf(day, owner, spent).isExhausted = isExhausted
+        // another day's budgets are told to be whole again, should that day come back
+        for (const other of days.values()) for (const daily of other.dailies.values()) daily.isExhausted = false
+        days.set(name, day)
+      }).pipe(Effect.ensuring(Effect.sync(() => loading.delete(name))))
+      // whoever asked first may go away; the others still wait for it
+      return Effect.zipRight(Effect.forkIn(Effect.intoDeferred(read, done), scope), Deferred.await(done))
+    })
+
+  /** Runs one step on the books of the day it is; nothing happens between the look at the clock and the step. */
+  const today = <A>(
+    step: (day: Day, now: number) => A,
+    read: typeof load = load
+  ): Effect.Effect<A, ServiceUnavailable> =>
+    Effect.gen(function* () {
+      const usedAt = yield* monotonicMs
+      while (true) {
+        const now = yield* Clock.currentTimeMillis
+        const day = days.get(dayOf(now))
+        if (day !== undefined) {
+          day.usedAt = usedAt
+          return step(day, now)
+        }
+        yield* read(dayOf(now))
+      }
+    })
+
+  // The budgets of tasks and jobs
+
+  interface Shared {
+    holders: number
+    account: Account.Account | undefined
+  }
+  const shared = new Map<string, Shared>()
+
+  /** One budget, read from the store where nobody holds it. */
+  const holdOne = (budget: OwnBudget) =>
+    Effect.gen(function* () {
+      const key = `${budget.kind} ${budget.id}`
+      // Held before it is read: what is read stays true, because from now on nobody lets go of what is spent meanwhile.
+      const entry = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const entry = shared.get(key) ?? { holders: 0, account: undefined }
+          entry.holders += 1
+          shared.set(key, entry)
+          return entry
+        }),
+        (entry) =>
+          Effect.sync(() => {
+            entry.holders -= 1
+            if (entry.holders === 0) shared.delete(key)
+          })
+      )
+      if (entry.account !== undefined) return entry.account
+      const spent = yield* store.spent(budget)
+      const account = entry.account ?? Account.make(`the ${budget.kind}'s budget`, budget.limit, spent)
+      entry.account = account
+      return account
+    })
+
+  const hold = Effect.fn("Budgets.hold")(function* (task: TaskId, job: JobId | undefined) {
+    const purse: Purse = yield* store.purse(task, job)
+    const accounts = yield* Effect.forEach(purse.budgets, holdOne)
+    return { accounts, parents: purse.parents, job }
+  })
+
+  // Attempts
+
+  const accountsOf = (day: Day, { held, tenant }: Payer, platform: PlatformId) => ({
+    own: held?.accounts ?? [],
+    dailies: [dailyOf(day, { kind: "key", name: tenant }), dailyOf(day, { kind: "platform", name: platform })]
+  })
+
+  /** Why an attempt cannot be made; `exhausts` are the budgets of the day that leave it no room. */
+  const judge = (day: Day, now: number, payer: Payer, { amount, platform }: Prospect) => {
+    const { dailies, own } = accountsOf(day, payer, platform)
+    const exhausts: Array<{ readonly daily: Daily; readonly why: string }> = []
+    let worst: { readonly kind: Account.Obstacle["kind"]; readonly isOwn: boolean; readonly why: string } | undefined
+    for (const account of own) {
+      const obstacle = account.obstacle(amount)
+      if (obstacle === undefined) continue
+      // what a task or a job has spent does not come back
+      const kind = obstacle.kind === "spent" ? "never" : obstacle.kind
+      worst = Account.graver(worst, { kind, isOwn: true, why: obstacle.why })
+    }
+    for (const daily of dailies) {
+      const obstacle = daily.account.obstacle(amount)
+      if (obstacle === undefined) continue
+      if (obstacle.kind === "spent") exhausts.push({ daily, why: obstacle.why })
+      worst = Account.graver(worst, { ...obstacle, isOwn: false })
+    }
+    const unaffordable: Unaffordable | undefined =
+      worst === undefined
+        ? undefined
+        : {
+            platform,
+            kind: worst.kind,
+            isOwn: worst.isOwn,
+            reason: {
+              platform,
+              reason: worst.why,
+              kind: "budget",
+              ...(worst.kind === "spent" ? { earliestAt: nextDayAt(now) } : {})
+            }
+          }
+    return { unaffordable, exhausts }
+  }
+
+  const outlook = Effect.fn("Budgets.outlook")(function* (payer: Payer, prospects: ReadonlyArray<Prospect>) {
+    const { judged, news, ...seen } = yield* today((day, now) => {
+      const judged = prospects.map((prospect) => judge(day, now, payer, prospect))
+      const news = judged
+        .flatMap(({ exhausts }) => exhausts)
+        .filter(({ daily }) => {
+          const isNews = !daily.isExhausted
+          daily.isExhausted = true
+          return isNews
+        })
+      return { judged, news, settlements, day: day.day, until: nextDayAt(now) }
+    })
+    yield* Effect.forEach(
+      news,
+      ({ daily, why }) => Effect.ignoreLogged(store.exhausted(seen.day, daily.owner, { until: seen.until, why })),
+      { discard: true }
+    )
+    return {
+      affordable: prospects.flatMap(({ platform }, index) =>
+        judged[index]?.unaffordable === undefined ? [platform] : []
+      ),
+      unaffordable: judged.flatMap(({ unaffordable }) => unaffordable ?? []),
+      settlements: seen.settlements
+    }
+  })
+
+  let settlements = 0
+  const waiting = new Set<() => void>()
+
+  const reserve = (payer: Payer, { amount, platform }: Prospect) =>
+    Effect.uninterruptibleMask((restore) => {
+      const reserved = today(
+        (day, now) => {
+          if (judge(day, now, payer, { amount, platform }).unaffordable !== undefined) return Option.none()
+          const { dailies, own } = accountsOf(day, payer, platform)
+          const accounts = [...own, ...dailies.map(({ account }) => account)]
+          for (const account of accounts) account.reserve(amount)
+          const booking: Booking = {
+            day: day.day,
+            tenant: payer.tenant,
+            platform,
+            parents: payer.held?.parents ?? [],
+            job: payer.held?.job,
+            amount
+          }
+          let settledWith: Amount | undefined
+          const reservation: Reservation = {
+            booking,
+            settle: (used) =>
+              Effect.sync(() => {
+                if (settledWith === undefined) {
+                  settledWith = used
+                  for (const account of accounts) account.settle(amount, used)
+                  settlements += 1
+                  const woken = [...waiting]
+                  waiting.clear()
+                  for (const resume of woken) resume()
+                }
+                return { ...booking, amount: differenceOf(settledWith, amount) }
+              })
+          }
+          return Option.some(reservation)
+        },
+        (day) => restore(load(day))
+      )
+      return Effect.tap(reserved, (taken) =>
+        Option.isNone(taken) ? Effect.void : Effect.addFinalizer(() => taken.value.settle(amount))
+      )
+    })
+
+  const settled = (seen: number) =>
+    Effect.async<void>((resume) => {
+      if (settlements !== seen) {
+        resume(Effect.void)
+        return
+      }
+      const wake = () => resume(Effect.void)
+      waiting.add(wake)
+      return Effect.sync(() => waiting.delete(wake))
+    })
+
+  const figuresOf = ({ limit, reserved, spent }: Account.Account) => ({
+    usd: {
+      ...(limit.nanoUsd === undefined ? {} : { limit: usdOf(limit.nanoUsd) }),
+      spent: usdOf(spent().nanoUsd),
+      reserved: usdOf(reserved().nanoUsd)
+    },
+    tokens: {
+      ...(limit.tokens === undefined ? {} : { limit: limit.tokens }),
+      spent: spent().tokens,
+      reserved: reserved().tokens
+    }
+  })
+
+  return Budgets.of({
+    hold,
+    outlook,
+    reserve,
+    settled,
+    book: store.book,
+    view: (tenant) =>
+      today((day, now) => ({
+        day: day.day,
+        resetsAt: nextDayAt(now),
+        key: { tenant, ...figuresOf(dailyOf(day, { kind: "key", name: tenant }).account) },
+        platforms: platforms.map(({ id }) => ({
+          platform: id,
+          ...figuresOf(dailyOf(day, { kind: "platform", name: id }).account)
+        }))
+      }))
+  })
+})

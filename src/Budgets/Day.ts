@@ -1,0 +1,7 @@
+const dayMs = 86_400_000
+
+/** The UTC day of an instant (epoch ms), `YYYY-MM-DD`. */
+export const dayOf = (epochMs: number): string => new Date(epochMs).toISOString().slice(0, 10)
+
+/** When the UTC day after that of an instant begins, epoch ms. */
+export const nextDayAt = (epochMs: number): number => (Math.floor(epochMs / dayMs) + 1) * dayMs

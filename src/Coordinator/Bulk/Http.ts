@@ -1,0 +1,128 @@
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import { Effect, Option, Schema, type Scope, Stream } from "effect"
+import type { Coordinator } from "../../Coordinator.js"
+import {
+  type ApiError,
+  InternalError,
+  InvalidRequest,
+  type Overloaded,
+  PayloadTooLarge
+} from "../../Domain/ApiError.js"
+import type { TenantId } from "../../Domain/Task.js"
+import { discardBody, parseJson, tooLarge } from "../../Http/Body.js"
+import { fromDecodeError, toParts } from "../../Http/Errors.js"
+import { decoderOf } from "../../Http/Payload.js"
+import { BulkLine, BulkVerdict, bulkType, maxBulkLines } from "../Api.js"
+import { groupsOf, type Line, linesOf } from "./Lines.js"
+
+/** Lines worked on together: as many as one commit of the database holds. */
+const groupSize = 256
+/**
+ * Groups whose verdicts may wait for a client that sends all before it reads anything; beyond them it has to read, or
+ * nothing more of its request is.
+ */
+const groupsAhead = 64
+/** Longest key for a whole request: each line's number is added to it. */
+const maxKeyLength = 240
+
+const decodeLine = decoderOf(BulkLine)
+const encodeVerdict = Schema.encodeSync(Schema.parseJson(BulkVerdict))
+
+const ErrorEnvelope = Schema.Struct({
+  error: Schema.Struct({ type: Schema.String, message: Schema.String, details: Schema.Unknown })
+})
+const decodeEnvelope = Schema.decodeUnknownSync(ErrorEnvelope)
+
+const refusal = (line: number, error: ApiError): BulkVerdict => ({ line, ...decodeEnvelope(toParts(error).body) })
+
+export interface BulkOptions {
+  readonly coordinator: Coordinator["Type"]
+  readonly tenant: TenantId
+  readonly request: HttpServerRequest.HttpServerRequest
+  readonly key: Option.Option<string>
+  /** Largest line accepted, bytes. */
+  readonly maxLineBytes: number
+  /** Makes sure that there is room in memory for as long as the scope is open. */
+  readonly hold: (bytes: number) => Effect.Effect<void, Overloaded, Scope.Scope>
+}
+
+/**
+ * Answers a submission of many tasks with a verdict a line, as they are known. The request is read only as fast as the
+ * tasks are stored and the answer is taken, so what is held of it does not grow with it.
+ */
+export const submitAll = ({
+  coordinator,
+  hold,
+  key,
+  maxLineBytes,
+  request,
+  tenant
+}: BulkOptions): Effect.Effect<HttpServerResponse.HttpServerResponse, InvalidRequest | Overloaded, Scope.Scope> => {
+  const keyOf = (line: BulkLine, number: number): Option.Option<string> =>
+    Option.orElse(Option.fromNullable(line.idempotencyKey), () => Option.map(key, (all) => `${all}:${number}`))
+
+  const submitLine = (number: number, bytes: Uint8Array) =>
+    Effect.gen(function* () {
+      const line = yield* Effect.flatMap(parseJson(bytes), decodeLine)
+      const { idempotencyKey: _, ...submission } = line
+      const { replayed, task } = yield* coordinator.submit(tenant, submission, keyOf(line, number))
+      const verdict: BulkVerdict = { line: number, id: task.id, state: task.state }
+      return replayed ? { ...verdict, replayed: true as const } : verdict
+    })
+
+  const verdictOf = ({ bytes, number }: Line): Effect.Effect<BulkVerdict> =>
+    number > maxBulkLines
+      ? Effect.succeed(
+          refusal(
+            number,
+            new PayloadTooLarge({
+              message: `One request takes ${maxBulkLines} lines; this one and those after it were not read`,
+              maxBytes: maxLineBytes
+            })
+          )
+        )
+      : bytes === undefined
+        ? Effect.succeed(refusal(number, tooLarge(maxLineBytes)))
+        : submitLine(number, bytes).pipe(
+            Effect.catchTag("HttpApiDecodeError", (error) => fromDecodeError(error)),
+            Effect.catchAll((error) => Effect.succeed(refusal(number, error))),
+            Effect.catchAllDefect((defect) =>
+              Effect.as(
+                Effect.logError("A line of a bulk submission failed unexpectedly", defect),
+                refusal(
+                  number,
+                  new InternalError({ message: "Something went wrong inside the service; its log says what" })
+                )
+              )
+            )
+          )
+
+  const verdicts = request.stream.pipe(
+    linesOf(maxLineBytes),
+    // To stop reading closes the connection, so what is too much is read and passed over, within bounds.
+    Stream.takeWhile(({ number }) => number <= 2 * maxBulkLines),
+    Stream.filter(({ number }) => number <= maxBulkLines + 1),
+    groupsOf(groupSize, maxLineBytes),
+    Stream.mapEffect((group) =>
+      Effect.map(Effect.forEach(group, verdictOf, { concurrency: "unbounded" }), (all) =>
+        all.map((verdict) => `${encodeVerdict(verdict)}\n`).join("")
+      )
+    ),
+    // Who sent it has gone: what was accepted stays, and nobody is there to be told.
+    Stream.catchAll(() => Stream.empty),
+    Stream.buffer({ capacity: groupsAhead }),
+    Stream.encodeText
+  )
+
+  return Effect.gen(function* () {
+    if (Option.exists(key, ({ length }) => length > maxKeyLength)) {
+      return yield* new InvalidRequest({
+        message: `The request is not valid. idempotency-key: for many tasks it has at most ${maxKeyLength} characters`,
+        problems: [{ field: "idempotency-key", problem: `for many tasks it has at most ${maxKeyLength} characters` }]
+      })
+    }
+    yield* Effect.tapError(hold(2 * maxLineBytes), () => discardBody(request))
+    return HttpServerResponse.stream(verdicts, { contentType: bulkType, headers: { "cache-control": "no-store" } })
+  })
+}

@@ -1,0 +1,79 @@
+import * as HttpApi from "@effect/platform/HttpApi"
+import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
+import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
+import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
+import * as OpenApi from "@effect/platform/OpenApi"
+import { Schema } from "effect"
+import { Authorization } from "../Domain/Access.js"
+import { ErrorBody } from "../Domain/ApiError.js"
+import { PlatformId } from "../Domain/Platform.js"
+import { JobId, TaskId } from "../Domain/Task.js"
+import { EventNumber, strict } from "../Http/Parameters.js"
+
+const one = "[a-z]+(\\.[a-z]+|\\.\\*)"
+
+/** Types of events, separated by commas, each whole or a family. */
+export const EventTypes = Schema.String.pipe(
+  Schema.pattern(new RegExp(`^${one}(,${one}){0,31}$`), {
+    message: () => "expected types such as task.failed, or families such as task.*, separated by commas"
+  })
+)
+
+export const EventKind = Schema.Literal("task", "job", "platform", "key")
+export type EventKind = typeof EventKind.Type
+
+const Headers = Schema.Struct({
+  "last-event-id": Schema.optional(EventNumber).annotations({
+    description: "Go on after this event. Wins over `after`."
+  })
+})
+
+const Params = Schema.Struct({
+  type: Schema.optional(EventTypes).annotations({
+    description: "Only these types, separated by commas: each whole (`task.failed`) or a family (`task.*`)."
+  }),
+  kind: Schema.optional(EventKind).annotations({
+    description: "Only events of tasks, of jobs, of platforms, or of the own API key."
+  }),
+  task: Schema.optional(TaskId).annotations({ description: "Only this task's events." }),
+  job: Schema.optional(JobId).annotations({ description: "Only this job's events and those of its tasks." }),
+  platform: Schema.optional(PlatformId).annotations({ description: "Only this platform's own events." }),
+  after: Schema.optional(EventNumber).annotations({
+    description: "Go on after this event; 0 = from the oldest that is kept. Absent: only what happens from now on."
+  })
+}).annotations(strict)
+
+const EventStream = Schema.String.pipe(
+  HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })
+).annotations({
+  description:
+    "Server-sent events: `id` (an integer that grows), `event` (the type) and `data` (a ServiceEvent as JSON) each, in " +
+    "the order of their ids. Comments keep the connection alive."
+})
+
+const follow = HttpApiEndpoint.get("follow", "/v1/events")
+  .setHeaders(Headers)
+  .setUrlParams(Params)
+  .addSuccess(EventStream)
+  .annotateContext(
+    OpenApi.annotations({
+      summary: "Follow all events",
+      description:
+        "What happens to the own tasks, jobs and API key, and to the platforms, as server-sent events; it never ends by itself. " +
+        "All filters that are given hold together. After a broken connection send the last `id` seen as " +
+        "`Last-Event-ID`, as browsers do by themselves: nothing is lost and nothing is repeated. A reader that takes " +
+        "nothing for half a minute is cut off and can come back the same way."
+    })
+  )
+
+/** Events over HTTP. */
+export class EventsGroup extends HttpApiGroup.make("events")
+  .add(follow)
+  .addError(ErrorBody.InvalidRequest)
+  .middleware(Authorization)
+  .annotateContext(
+    OpenApi.annotations({ title: "Events", description: "What happens to tasks, jobs and platforms." })
+  ) {}
+
+/** The part of the API that this concern implements; the whole API has the same identifier. */
+export const EventsApi = HttpApi.make("dream-team").add(EventsGroup).addError(ErrorBody.ServiceUnavailable)

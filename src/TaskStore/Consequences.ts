@@ -1,0 +1,523 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import { Clock, Effect, Option, Queue, Schedule, Schema, type Scope, type Stream } from "effect"
+import type { ServiceUnavailable } from "../Domain/ApiError.js"
+import type { JobEventBody, TaskEventBody } from "../Domain/Event.js"
+import type { JobState, OnFailure } from "../Domain/Job.js"
+import {
+  isTerminal,
+  type JobId,
+  type TaskError,
+  type TaskId,
+  TaskResult,
+  type TaskState,
+  type TenantId
+} from "../Domain/Task.js"
+import { SqlWriter } from "../Sql/Writer.js"
+import { makeNotices } from "./Notices.js"
+
+/** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
+const batch = 200
+/** A job tells of its progress this often at most. */
+const maxProgressEvents = 100
+
+export type EndEvent = Extract<TaskEventBody, { type: "task.succeeded" | "task.failed" | "task.cancelled" }>
+export type JobEndEvent = Extract<JobEventBody, { type: "job.succeeded" | "job.failed" | "job.cancelled" }>
+
+/**
+ * One task waits for another. `skip`: it is cancelled where that one does not succeed; `run`: it goes on whatever becomes
+ * of it.
+ */
+export interface Edge {
+  readonly task: TaskId
+  readonly dependsOn: TaskId
+  readonly onFailure: "skip" | "run"
+}
+
+export interface ConsequencesOptions {
+  readonly appendTask: (id: TaskId, at: number, bodies: ReadonlyArray<TaskEventBody>) => Effect.Effect<void, SqlError>
+  readonly appendJob: (
+    id: JobId,
+    tenant: TenantId,
+    at: number,
+    bodies: ReadonlyArray<JobEventBody>
+  ) => Effect.Effect<void, SqlError>
+  /** Ends whatever attempts of a task are still running, as ignored; answers with their events. */
+  readonly cutAttempts: (id: TaskId, at: number) => Effect.Effect<ReadonlyArray<TaskEventBody>, SqlError>
+  /** What belongs to the end of any task; it leads back to `ofTask`. */
+  readonly ended: (
+    id: TaskId,
+    at: number,
+    attempts: ReadonlyArray<TaskEventBody>,
+    end: EndEvent
+  ) => Effect.Effect<void, SqlError>
+  /** What belongs to the end of a job. */
+  readonly jobEnded: (id: JobId, tenant: TenantId, at: number, end: JobEndEvent) => Effect.Effect<void, SqlError>
+}
+
+/**
+ * What the end of a task means for others: dependants are released or cancelled, its job counts it, gives the turn on and
+ * ends with its last task. All of it is part of the write that ends the task, as far as that is no more than a batch; what
+ * is beyond is written down there (`settling`) and follows in writes of its own, over restarts too.
+ */
+export interface Consequences {
+  /** Part of the write that ended the task. */
+  readonly ofTask: (id: TaskId, at: number, end: EndEvent) => Effect.Effect<void, SqlError>
+  /**
+   * Stores what tasks wait for, in the write that stores these. The tasks must be there with their `blocked_by`; call
+   * `settle` afterwards, for what they wait for may have ended already.
+   */
+  readonly addEdges: (edges: ReadonlyArray<Edge>) => Effect.Effect<void, SqlError>
+  /** Marks tasks as awaited; those that have ended already are settled with the next `settle`. */
+  readonly await: (ids: ReadonlyArray<TaskId>) => Effect.Effect<void, SqlError>
+  /** Begins a job that was just accepted. */
+  readonly begin: (job: JobId, at: number) => Effect.Effect<void, SqlError>
+  /** Lets the next `settle` cancel what is left of a job that closes. */
+  readonly close: (job: JobId) => Effect.Effect<void, SqlError>
+  /** One batch of what is to be settled. */
+  readonly settle: (at: number) => Effect.Effect<void, SqlError>
+  /** Puts tasks back to where they wait, with what they wait for counted anew and a fresh attempt budget. */
+  readonly waitAgain: (ids: ReadonlyArray<TaskId>, at: number) => Effect.Effect<void, SqlError>
+  /** Opens again the job of a retried task, and what was cancelled on its account, as part of the write that retries it. */
+  readonly reopened: (task: {
+    readonly id: TaskId
+    readonly job: JobId | null
+    readonly was: TaskState
+    readonly at: number
+  }) => Effect.Effect<void, SqlError>
+  /** Queues tasks that nothing keeps any more. */
+  readonly enqueue: (ids: ReadonlyArray<TaskId>, at: number) => Effect.Effect<void, SqlError>
+  /** Settles, in bounded writes, all there is to settle. */
+  readonly sweep: Effect.Effect<void, ServiceUnavailable>
+  /** Classes that got queued tasks by other writes than those of the tasks' owners. For one reader. */
+  readonly queued: Stream.Stream<number>
+  /** Tasks that were ended while this process worked on them. For one reader. */
+  readonly dropped: Stream.Stream<TaskId>
+}
+
+interface JobRow {
+  readonly id: JobId
+  readonly tenant: TenantId
+  readonly on_failure: OnFailure
+  readonly state: JobState | "accepting"
+  readonly closing: "stopped" | "cancelled" | null
+  readonly total: number
+  readonly succeeded: number
+  readonly failed: number
+  readonly cancelled: number
+}
+const jobColumns = "id, tenant, on_failure, state, closing, total, succeeded, failed, cancelled"
+
+export const turnWhy = "waits for its turn in its job"
+export const blockedWhy = (count: number): string => `waits for ${count} ${count === 1 ? "task" : "tasks"}`
+
+const nothingUsed = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, costUsd: 0 }
+const decodeResult = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskResult)))
+
+export const makeConsequences = (
+  options: ConsequencesOptions
+): Effect.Effect<Consequences, never, SqlClient.SqlClient | SqlWriter | Scope.Scope> =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const writer = yield* SqlWriter
+    const queued = yield* makeNotices<number>(writer.afterCommit)
+    const dropped = yield* makeNotices<TaskId>(writer.afterCommit)
+    const leftover = yield* Queue.sliding<void>(1)
+    const sweepSoon = Effect.asVoid(Queue.offer(leftover, undefined))
+
+    /** Jobs that may have a turn to give, noted and served in one and the same write. */
+    const mayGiveTurns = new Set<JobId>()
+    /** True while a batch is being settled: the ends it brings about are settled by its own rounds. */
+    let isSettling = false
+
+    const enqueue = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        if (ids.length === 0) return
+        const rows = yield* sql<{ readonly id: TaskId; readonly class_id: number }>`
+          UPDATE tasks SET state = 'queued', held = 0, wake_at = NULL, waiting_why = NULL, updated_at = ${at}
+          WHERE ${sql.in("id", ids)} AND state = 'waiting' RETURNING id, class_id`
+        const classOf = new Map(rows.map((row) => [row.id, row.class_id]))
+        yield* Effect.forEach(
+          ids.filter((id) => classOf.has(id)),
+          (id) => options.appendTask(id, at, [{ type: "task.queued" }]),
+          { discard: true }
+        )
+        yield* queued.add(classOf.values())
+      })
+
+    const giveTurns = (at: number): Effect.Effect<void, SqlError> =>
+      Effect.suspend(() => {
+        const jobs = [...mayGiveTurns]
+        mayGiveTurns.clear()
+        return Effect.forEach(
+          jobs,
+          (id) =>
+            Effect.gen(function* () {
+              const [job] = yield* sql<{ readonly free: number }>`
+                SELECT max_parallel - (
+                  SELECT COUNT(*) FROM tasks
+                  WHERE job_id = ${id} AND held = 0 AND state IN ('queued', 'running', 'waiting')) AS free
+                FROM jobs WHERE id = ${id} AND state = 'running' AND closing IS NULL`
+              if (job === undefined || job.free <= 0) return
+              const rows = yield* sql<{ readonly id: TaskId }>`
+                SELECT id FROM tasks WHERE job_id = ${id} AND state = 'waiting' AND held = 1 AND blocked_by = 0
+                ORDER BY position LIMIT ${job.free}`
+              yield* enqueue(
+                rows.map((row) => row.id),
+                at
+              )
+            }),
+          { discard: true }
+        )
+      })
+
+    const cancelOne = (
+      id: TaskId,
+      at: number,
+      error: TaskError | undefined,
+      skippedFor: TaskId | null
+    ): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const rows = yield* sql`
+          UPDATE tasks SET state = 'cancelled', error = ${error === undefined ? null : JSON.stringify(error)},
+            skipped_for = ${skippedFor}, wake_at = NULL, waiting_why = NULL, claim_epoch = NULL, updated_at = ${at},
+            finished_at = ${at}
+          WHERE id = ${id} AND state IN ('queued', 'running', 'waiting') RETURNING seq`
+        if (rows.length === 0) return
+        yield* options.ended(id, at, yield* options.cutAttempts(id, at), { type: "task.cancelled" })
+      })
+
+    /** What was made for a task ends with it. */
+    const cancelChildren = (parent: TaskId, at: number): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const rows = yield* sql<{ readonly id: TaskId; readonly claim_epoch: number | null }>`
+          SELECT id, claim_epoch FROM tasks WHERE parent_id = ${parent} AND state IN ('queued', 'running', 'waiting')
+          LIMIT ${batch}`
+        if (rows.length === 0) return
+        const error: TaskError = {
+          type: "parent-ended",
+          message: `The task ${parent}, which it was made for, has ended without it`
+        }
+        yield* Effect.forEach(rows, (row) => cancelOne(row.id, at, error, null), { discard: true })
+        yield* dropped.add(rows.filter((row) => row.claim_epoch !== null).map((row) => row.id))
+      })
+
+    /** Tells dependants of an ended task, `limit` at most; answers how many that were. */
+    const tellDependants = (seq: number, id: TaskId, at: number, limit: number): Effect.Effect<number, SqlError> =>
+      Effect.gen(function* () {
+        const [task] = yield* sql<{
+          readonly state: TaskState
+          readonly name: string | null
+          readonly skipped_for: TaskId | null
+        }>`SELECT state, name, skipped_for FROM tasks WHERE id = ${id}`
+        const isOver = task !== undefined && isTerminal(task.state)
+        const edges = isOver
+          ? yield* sql<{ readonly task_id: TaskId; readonly on_failure: Edge["onFailure"] }>`
+              UPDATE dependencies SET is_open = 0 WHERE depends_on = ${id} AND is_open = 1 AND task_id IN (
+                SELECT task_id FROM dependencies WHERE depends_on = ${id} AND is_open = 1 ORDER BY task_id LIMIT ${limit})
+              RETURNING task_id, on_failure`
+          : []
+        if (edges.length < limit) yield* sql`DELETE FROM settling WHERE seq = ${seq}`
+        if (!isOver) return 1
+        const sorted = [...edges].sort((a, b) => (a.task_id < b.task_id ? -1 : 1))
+        const isSkipped = (edge: (typeof sorted)[number]) => task.state !== "succeeded" && edge.on_failure === "skip"
+
+        const released = sorted.filter((edge) => !isSkipped(edge)).map((edge) => edge.task_id)
+        if (released.length > 0) {
+          const rows = yield* sql<{
+            readonly id: TaskId
+            readonly blocked_by: number
+            readonly held: number
+            readonly job_id: JobId | null
+          }>`
+            UPDATE tasks SET blocked_by = blocked_by - 1, updated_at = ${at}, waiting_why = CASE
+              WHEN blocked_by = 1 THEN ${turnWhy}
+              WHEN blocked_by = 2 THEN ${blockedWhy(1)}
+              ELSE 'waits for ' || (blocked_by - 1) || ' tasks' END
+            WHERE ${sql.in("id", released)} AND state = 'waiting' AND blocked_by > 0
+            RETURNING id, blocked_by, held, job_id`
+          const free = new Set(rows.filter((row) => row.blocked_by === 0 && row.held === 0).map((row) => row.id))
+          for (const row of rows) {
+            if (row.blocked_by === 0 && row.held === 1 && row.job_id !== null) mayGiveTurns.add(row.job_id)
+          }
+          yield* enqueue(
+            released.filter((dependant) => free.has(dependant)),
+            at
+          )
+        }
+
+        const error: TaskError = {
+          type: "dependency",
+          message: `The task ${task.name ?? id}, which it waited for, ${task.state === "failed" ? "failed" : "was cancelled"}`
+        }
+        yield* Effect.forEach(
+          sorted.filter(isSkipped),
+          (edge) => cancelOne(edge.task_id, at, error, task.skipped_for ?? id),
+          { discard: true }
+        )
+        return Math.max(1, edges.length)
+      })
+
+    const stopped = (job: {
+      readonly closing: string | null
+      readonly closed_for: TaskId | null
+    }): TaskError | undefined =>
+      job.closing === "stopped"
+        ? { type: "stopped", message: `The task ${job.closed_for ?? ""} of the same job did not succeed` }
+        : undefined
+
+    /** Cancels what a closing job must not do any more, `limit` tasks at most; answers how many they were. */
+    const cancelRest = (seq: number, id: JobId, at: number, limit: number): Effect.Effect<number, SqlError> =>
+      Effect.gen(function* () {
+        const [job] = yield* sql<{ readonly closing: JobRow["closing"]; readonly closed_for: TaskId | null }>`
+          SELECT closing, closed_for FROM jobs WHERE id = ${id} AND closing IS NOT NULL`
+        const rows =
+          job === undefined
+            ? []
+            : yield* sql<{ readonly id: TaskId; readonly claim_epoch: number | null }>`
+                SELECT id, claim_epoch FROM tasks
+                WHERE job_id = ${id} AND state IN ('queued', 'running', 'waiting')
+                  AND ${job.closing === "cancelled" ? sql`1 = 1` : sql`attempts = 0`}
+                ORDER BY held, position LIMIT ${limit}`
+        if (rows.length < limit) yield* sql`DELETE FROM settling WHERE seq = ${seq}`
+        if (job === undefined) return 1
+        yield* Effect.forEach(rows, (row) => cancelOne(row.id, at, stopped(job), job.closed_for), { discard: true })
+        yield* dropped.add(rows.filter((row) => row.claim_epoch !== null).map((row) => row.id))
+        return Math.max(1, rows.length)
+      })
+
+    const settleBatch = (at: number): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        let left = batch
+        while (left > 0) {
+          // The latest first: what this write has ended is settled by it, whatever else is under way.
+          const [row] = yield* sql<
+            | { readonly seq: number; readonly kind: "task"; readonly id: TaskId }
+            | { readonly seq: number; readonly kind: "job"; readonly id: JobId }
+          >`SELECT seq, kind, id FROM settling ORDER BY seq DESC LIMIT 1`
+          if (row === undefined) break
+          left -=
+            row.kind === "task"
+              ? yield* tellDependants(row.seq, row.id, at, left)
+              : yield* cancelRest(row.seq, row.id, at, left)
+        }
+        // Whom the end of a task has released may have its turn before those after it.
+        yield* giveTurns(at)
+        if (left <= 0) yield* writer.afterCommit(sweepSoon)
+      })
+
+    const settle = (at: number): Effect.Effect<void, SqlError> =>
+      Effect.suspend(() => {
+        if (isSettling) return Effect.void
+        isSettling = true
+        return Effect.ensuring(
+          settleBatch(at),
+          Effect.sync(() => {
+            isSettling = false
+          })
+        )
+      })
+
+    const close = (id: JobId): Effect.Effect<void, SqlError> =>
+      Effect.asVoid(sql`INSERT INTO settling (kind, id) VALUES ('job', ${id})`)
+
+    const countsOf = ({ cancelled, failed, succeeded, total }: JobRow) => ({ total, succeeded, failed, cancelled })
+
+    const usageOf = (id: TaskId) =>
+      Effect.map(sql<{ readonly result: string | null }>`SELECT result FROM tasks WHERE id = ${id}`, ([row]) =>
+        Option.match(decodeResult(row?.result ?? ""), {
+          onNone: () => nothingUsed,
+          onSome: ({ costUsd = 0, usage }) => ({ ...usage, costUsd })
+        })
+      )
+
+    /** Ends or closes a job as its counts demand; `cause` is the task that ended last. */
+    const judge = (job: JobRow, at: number, cause: TaskId | null): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const isWhole = job.failed === 0 && job.cancelled === 0
+        if (!isWhole && job.on_failure === "stop" && job.closing === null) {
+          yield* sql`UPDATE jobs SET closing = 'stopped', closed_for = ${cause} WHERE id = ${job.id}`
+          yield* close(job.id)
+        }
+        const ended = job.succeeded + job.failed + job.cancelled
+        if (ended < job.total) {
+          mayGiveTurns.add(job.id)
+          if (ended > 0 && ended % Math.ceil(job.total / maxProgressEvents) === 0) {
+            yield* options.appendJob(job.id, job.tenant, at, [{ type: "job.progress", ...countsOf(job) }])
+          }
+          return
+        }
+        const isCancelled = job.closing === "cancelled" || (job.failed === 0 && job.cancelled > 0)
+        const state = isCancelled ? "cancelled" : job.failed > 0 ? "failed" : "succeeded"
+        yield* sql`UPDATE jobs SET state = ${state}, finished_at = ${at} WHERE id = ${job.id}`
+        yield* options.jobEnded(job.id, job.tenant, at, { type: `job.${state}`, ...countsOf(job) })
+      })
+
+    const countEnd = (id: TaskId, jobId: JobId, at: number, end: EndEvent): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const used = end.type === "task.succeeded" ? yield* usageOf(id) : nothingUsed
+        const [job] = yield* sql<JobRow>`
+          UPDATE jobs SET updated_at = ${at},
+            succeeded = succeeded + ${end.type === "task.succeeded" ? 1 : 0},
+            failed = failed + ${end.type === "task.failed" ? 1 : 0},
+            cancelled = cancelled + ${end.type === "task.cancelled" ? 1 : 0},
+            input_tokens = input_tokens + ${used.inputTokens},
+            cached_input_tokens = cached_input_tokens + ${used.cachedInputTokens},
+            output_tokens = output_tokens + ${used.outputTokens},
+            reasoning_tokens = reasoning_tokens + ${used.reasoningTokens},
+            cost_usd = cost_usd + ${used.costUsd}
+          WHERE id = ${jobId} RETURNING ${sql.literal(jobColumns)}`
+        // One that is still being accepted is judged when it is.
+        if (job !== undefined && job.state === "running") yield* judge(job, at, id)
+      })
+
+    const ofTask = (id: TaskId, at: number, end: EndEvent): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const [task] = yield* sql<{
+          readonly job_id: JobId | null
+          readonly awaited: number
+          readonly children: number
+        }>`
+          SELECT job_id, awaited, children FROM tasks WHERE id = ${id}`
+        if (task === undefined) return
+        if (task.children > 0) yield* cancelChildren(id, at)
+        if (task.job_id === null && task.awaited === 0) return
+        if (task.awaited === 1) yield* sql`INSERT INTO settling (kind, id) VALUES ('task', ${id})`
+        if (task.job_id !== null) yield* countEnd(id, task.job_id, at, end)
+        yield* settle(at)
+      })
+
+    const awaitTasks = (ids: ReadonlyArray<TaskId>): Effect.Effect<void, SqlError> =>
+      Effect.forEach(
+        chunksOf(ids),
+        (some) =>
+          Effect.gen(function* () {
+            const rows = yield* sql<{ readonly id: TaskId; readonly state: TaskState }>`
+              UPDATE tasks SET awaited = 1 WHERE ${sql.in("id", some)} RETURNING id, state`
+            const over = rows.filter((row) => isTerminal(row.state))
+            if (over.length === 0) return
+            yield* sql`INSERT INTO settling ${sql.insert(over.map((row) => ({ kind: "task", id: row.id })))}`
+          }),
+        { discard: true }
+      )
+
+    const addEdges = (edges: ReadonlyArray<Edge>): Effect.Effect<void, SqlError> =>
+      Effect.forEach(
+        chunksOf(edges),
+        (some) =>
+          sql`INSERT INTO dependencies ${sql.insert(
+            some.map((edge) => ({ task_id: edge.task, depends_on: edge.dependsOn, on_failure: edge.onFailure }))
+          )}`,
+        { discard: true }
+      )
+
+    const waitAgain = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const which = sql.in("task_id", ids)
+        // What has not succeeded is told of again, should it have ended already.
+        yield* sql`
+          UPDATE dependencies SET is_open = 1 WHERE ${which} AND depends_on IN (
+            SELECT id FROM tasks WHERE id = dependencies.depends_on AND state <> 'succeeded')`
+        yield* sql`
+          UPDATE tasks SET blocked_by = (
+            SELECT COUNT(*) FROM dependencies WHERE dependencies.task_id = tasks.id AND is_open = 1)
+          WHERE ${sql.in("id", ids)}`
+        yield* sql`
+          UPDATE tasks SET state = 'waiting', held = CASE WHEN job_id IS NULL THEN 0 ELSE 1 END, error = NULL,
+            skipped_for = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL, updated_at = ${at},
+            deadline = CASE WHEN deadline <= ${at} THEN ${at} + allowed_ms ELSE deadline END,
+            wake_at = CASE WHEN deadline <= ${at} THEN ${at} + allowed_ms ELSE deadline END,
+            waiting_why = CASE WHEN blocked_by = 0 THEN ${turnWhy} WHEN blocked_by = 1 THEN ${blockedWhy(1)}
+              ELSE 'waits for ' || blocked_by || ' tasks' END
+          WHERE ${sql.in("id", ids)}`
+        yield* sql`
+          INSERT INTO settling (kind, id) SELECT DISTINCT 'task', tasks.id
+          FROM dependencies JOIN tasks ON tasks.id = dependencies.depends_on
+          WHERE ${sql.in("dependencies.task_id", ids)} AND dependencies.is_open = 1
+            AND tasks.state IN ('failed', 'cancelled')`
+        const free = yield* sql<{ readonly id: TaskId }>`
+          SELECT id FROM tasks WHERE ${sql.in("id", ids)} AND held = 0 AND blocked_by = 0 ORDER BY seq`
+        yield* enqueue(
+          free.map((row) => row.id),
+          at
+        )
+      })
+
+    const reopenJob = (id: JobId, at: number, failed: number, cancelled: number): Effect.Effect<void, SqlError> =>
+      Effect.gen(function* () {
+        const [job] = yield* sql<JobRow>`
+          UPDATE jobs SET state = 'running', finished_at = NULL, closing = NULL, closed_for = NULL, updated_at = ${at},
+            failed = failed - ${failed}, cancelled = cancelled - ${cancelled}
+          WHERE id = ${id} RETURNING ${sql.literal(jobColumns)}`
+        if (job === undefined) return
+        mayGiveTurns.add(id)
+        yield* options.appendJob(id, job.tenant, at, [{ type: "job.reopened", ...countsOf(job) }])
+      })
+
+    const reopened: Consequences["reopened"] = ({ at, id, job, was }) =>
+      Effect.gen(function* () {
+        /** Tasks that are open again, by the jobs they are of. */
+        const restored = new Map<JobId, number>(job === null ? [] : [[job, was === "cancelled" ? 1 : 0]])
+        let more = true
+        while (more) {
+          const rows = yield* sql<{ readonly id: TaskId; readonly job_id: JobId | null }>`
+            SELECT id, job_id FROM tasks WHERE skipped_for = ${id} AND state = 'cancelled' ORDER BY seq LIMIT ${batch}`
+          more = rows.length === batch
+          if (rows.length === 0) break
+          const ids = rows.map((row) => row.id)
+          yield* Effect.forEach(ids, (task) => options.appendTask(task, at, [{ type: "task.retried" }]), {
+            discard: true
+          })
+          yield* waitAgain(ids, at)
+          for (const { job_id } of rows) if (job_id !== null) restored.set(job_id, (restored.get(job_id) ?? 0) + 1)
+        }
+        yield* Effect.forEach(
+          restored,
+          ([jobId, cancelled]) => reopenJob(jobId, at, jobId === job && was === "failed" ? 1 : 0, cancelled),
+          { discard: true }
+        )
+        yield* settle(at)
+      })
+
+    const sweep: Effect.Effect<void, ServiceUnavailable> = Effect.flatMap(Clock.currentTimeMillis, (now) =>
+      writer.write(
+        Effect.zipRight(
+          settle(now),
+          Effect.map(sql`SELECT 1 FROM settling LIMIT 1`, (rows) => rows.length > 0)
+        )
+      )
+    ).pipe(Effect.repeat({ while: (isMore) => isMore }), Effect.asVoid)
+
+    yield* Queue.take(leftover).pipe(
+      Effect.zipRight(Effect.retry(sweep, Schedule.spaced("1 second"))),
+      Effect.catchAllCause((cause) => Effect.logError("What follows from ended tasks could not be settled", cause)),
+      Effect.forever,
+      Effect.forkScoped
+    )
+
+    return {
+      ofTask,
+      addEdges,
+      await: awaitTasks,
+      begin: (id, at) =>
+        Effect.gen(function* () {
+          const [job] = yield* sql<JobRow>`SELECT ${sql.literal(jobColumns)} FROM jobs WHERE id = ${id}`
+          if (job === undefined) return
+          yield* options.appendJob(id, job.tenant, at, [{ type: "job.queued", ...countsOf(job) }])
+          yield* judge(job, at, null)
+          yield* settle(at)
+        }),
+      close,
+      settle,
+      waitAgain,
+      reopened,
+      enqueue,
+      sweep,
+      queued: queued.stream,
+      dropped: dropped.stream
+    }
+  })
+
+/** Parts small enough for one statement. */
+export const chunksOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
+  Array.from({ length: Math.ceil(items.length / batch) }, (_, index) => items.slice(index * batch, (index + 1) * batch))

@@ -1,0 +1,48 @@
+import type { SqlClient } from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import { Effect } from "effect"
+import { type Booking, limitOf } from "../Domain/Budget.js"
+import type { TaskSubmission } from "../Domain/Task.js"
+
+/** A task's own budget, as columns of its row. */
+export const budgetColumns = ({ maxCostUsd, maxTokens }: Pick<TaskSubmission, "maxCostUsd" | "maxTokens">) => ({
+  max_nano_usd: maxCostUsd === undefined ? null : limitOf(maxCostUsd),
+  max_tokens: maxTokens ?? null
+})
+
+const spending = (sql: SqlClient, nanoUsd: number, tokens: number) =>
+  sql`spent_nano_usd = spent_nano_usd + ${nanoUsd}, spent_tokens = spent_tokens + ${tokens}`
+
+/** What bookings add to the columns of the task they are made for. */
+export const spentBy = (sql: SqlClient, bookings: ReadonlyArray<Booking | undefined>) =>
+  spending(
+    sql,
+    bookings.reduce((sum, booking) => sum + (booking?.amount.nanoUsd ?? 0), 0),
+    bookings.reduce((sum, booking) => sum + (booking?.amount.tokens ?? 0), 0)
+  )
+
+/**
+ * Adds a booking to the books of its day, of the tasks the booked one was made for, and of its job; as part of a write.
+ * The books of the task itself are columns of its row.
+ */
+export const book = (
+  sql: SqlClient,
+  { amount, day, job, parents, platform, tenant }: Booking
+): Effect.Effect<void, SqlError> => {
+  const nanoUsd = amount.nanoUsd ?? 0
+  const { tokens } = amount
+  if (nanoUsd === 0 && tokens === 0) return Effect.void
+  const added = spending(sql, nanoUsd, tokens)
+  return Effect.all(
+    [
+      sql`
+        INSERT INTO spending (day, kind, name, nano_usd, tokens)
+        VALUES (${day}, 'platform', ${platform}, ${nanoUsd}, ${tokens}), (${day}, 'key', ${tenant}, ${nanoUsd}, ${tokens})
+        ON CONFLICT (day, kind, name) DO UPDATE
+        SET nano_usd = spending.nano_usd + excluded.nano_usd, tokens = spending.tokens + excluded.tokens`,
+      parents.length === 0 ? Effect.void : sql`UPDATE tasks SET ${added} WHERE ${sql.in("id", parents)}`,
+      job === undefined ? Effect.void : sql`UPDATE jobs SET ${added} WHERE id = ${job}`
+    ],
+    { discard: true }
+  )
+}

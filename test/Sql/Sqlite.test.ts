@@ -1,0 +1,84 @@
+import * as Reactivity from "@effect/experimental/Reactivity"
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, type Scope, Tracer } from "effect"
+import { makeSqlite } from "../../src/Sql/Sqlite.js"
+
+const inMemory = <A, E>(
+  test: (sql: Effect.Effect.Success<ReturnType<typeof makeSqlite>>) => Effect.Effect<A, E, Scope.Scope>
+) => Effect.flatMap(makeSqlite(":memory:"), test).pipe(Effect.provide(Reactivity.layer))
+
+describe("the SQLite client", () => {
+  it.scoped("lets a statement of another fiber wait until a transaction has ended", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        yield* sql`CREATE TABLE numbers (n INTEGER)`
+        const begun = yield* Deferred.make<void>()
+        const goOn = yield* Deferred.make<void>()
+        const transaction = yield* Effect.fork(
+          sql.withTransaction(
+            Effect.gen(function* () {
+              yield* sql`INSERT INTO numbers VALUES (1)`
+              yield* Deferred.succeed(begun, undefined)
+              yield* Deferred.await(goOn)
+              yield* sql`INSERT INTO numbers VALUES (2)`
+              return yield* Effect.fail("undone")
+            })
+          )
+        )
+        yield* Deferred.await(begun)
+        const other = yield* Effect.fork(sql<{ readonly count: number }>`SELECT COUNT(*) AS count FROM numbers`)
+        yield* Effect.yieldNow()
+        assert.isTrue(Option.isNone(yield* Fiber.poll(other)))
+        yield* Deferred.succeed(goOn, undefined)
+        assert.isTrue(Exit.isFailure(yield* Fiber.await(transaction)))
+        assert.deepStrictEqual(yield* Fiber.join(other), [{ count: 0 }])
+      })
+    )
+  )
+
+  it.scoped("keeps statements apart, however many there are", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        for (let round = 0; round < 2; round++) {
+          for (let n = 0; n < 700; n++) {
+            const [row] = yield* sql<{ readonly n: number }>`SELECT ${sql.literal(String(n))} AS n`
+            assert.strictEqual(row?.n, n)
+          }
+        }
+        assert.deepStrictEqual(yield* sql`SELECT 1 AS one`.values, [[1]])
+        assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
+      })
+    )
+  )
+
+  it.scoped("fails with the database's own error", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        yield* sql`CREATE TABLE numbers (n INTEGER PRIMARY KEY)`
+        yield* sql`INSERT INTO numbers VALUES (1)`
+        const exit = yield* Effect.exit(sql`INSERT INTO numbers VALUES (1)`)
+        const error = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.failureOption(exit.cause)) : undefined
+        assert.strictEqual(error?._tag, "SqlError")
+        assert.include(String(error?.cause), "UNIQUE")
+      })
+    )
+  )
+
+  it.scoped("makes spans of statements where somebody reads them", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        const names: Array<string> = []
+        const own = yield* Effect.tracer
+        const tracer = Tracer.make({
+          context: own.context,
+          span: (name, ...rest) => {
+            names.push(name)
+            return own.span(name, ...rest)
+          }
+        })
+        yield* Effect.withTracer(sql`SELECT 1`, tracer)
+        assert.deepStrictEqual(names, ["sql.execute"])
+      })
+    )
+  )
+})

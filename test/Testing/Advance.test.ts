@@ -1,0 +1,62 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Option, Random } from "effect"
+import { Coordinator } from "../../src/Coordinator.js"
+import { TenantId } from "../../src/Domain/Task.js"
+import * as Testing from "../../src/Testing.js"
+
+const tenant = TenantId.make("local")
+
+const withTeam =
+  (...attempts: ReadonlyArray<Testing.Step>) =>
+  <A, E>(test: Effect.Effect<A, E, Effect.Effect.Context<ReturnType<typeof submit>> | Needed>) =>
+    test.pipe(Effect.provide(Testing.layer([{ id: "codex", attempts }])), Effect.withRandom(Random.make("seed")))
+
+type Needed = Effect.Effect.Context<ReturnType<typeof Testing.advanceUntilIdle>>
+
+const submit = (prompt: string, deadline?: number) =>
+  Effect.flatMap(Coordinator, (coordinator) => coordinator.submit(tenant, { prompt, deadline }, Option.none()))
+
+describe("Testing.advanceUntilIdle", () => {
+  it.effect("moves the clock as far as the tasks need it, and no further", () =>
+    Effect.gen(function* () {
+      yield* submit("one")
+      const { elapsedMs, steps, tasks } = yield* Testing.advanceUntilIdle()
+      assert.strictEqual(elapsedMs, 7_000)
+      assert.isAbove(steps, 0)
+      assert.deepStrictEqual(tasks, { succeeded: 1 })
+      assert.strictEqual((yield* Testing.advanceUntilIdle()).elapsedMs, 0)
+    }).pipe(withTeam(Testing.answer("slowly", { afterMs: 7_000 })))
+  )
+
+  it.effect("goes through a wait until a limit is reset", () =>
+    Effect.gen(function* () {
+      yield* submit("one")
+      const { elapsedMs, tasks } = yield* Testing.advanceUntilIdle()
+      assert.isAtLeast(elapsedMs, 60_000)
+      assert.deepStrictEqual(tasks, { succeeded: 1 })
+    }).pipe(withTeam(Testing.fail(Testing.failures.quota({ retryAfterMs: 60_000 })), Testing.answer("at last")))
+  )
+
+  it.effect("says which tasks have not ended when its horizon is reached", () =>
+    Effect.gen(function* () {
+      const { task } = yield* submit("one")
+      const failed = yield* Effect.flip(Testing.advanceUntilIdle({ horizon: "1 minute" }))
+      assert.strictEqual(failed._tag, "NotIdle")
+      if (failed._tag !== "NotIdle") return
+      assert.deepStrictEqual([failed.reason, failed.unfinished, failed.at], ["horizon", 1, 60_000])
+      assert.deepStrictEqual(
+        failed.tasks.map(({ id, state }) => [id, state]),
+        [[task.id, "running"]]
+      )
+      assert.include(failed.message, task.id)
+    }).pipe(withTeam(Testing.hang))
+  )
+
+  it.effect("gives up after so many steps", () =>
+    Effect.gen(function* () {
+      yield* submit("one")
+      const failed = yield* Effect.flip(Testing.advanceUntilIdle({ maxSteps: 3 }))
+      assert.strictEqual(failed._tag === "NotIdle" ? failed.reason : failed._tag, "steps")
+    }).pipe(withTeam(Testing.hang))
+  )
+})
