@@ -18,7 +18,7 @@ import {
   TaskSummary,
   TaskType
 } from "../Domain/Task.js"
-import { EventNumber, PageSize, strict } from "../Http/Parameters.js"
+import { Cursor, EventNumber, PageSize, ResumeHeaders, strict } from "../Http/Parameters.js"
 
 /** A submission as it comes in: a field that is not known is a mistake. */
 export const SubmissionBody = TaskSubmission.annotations({
@@ -126,9 +126,7 @@ const ListParams = Schema.Struct({
   priority: Schema.optional(Priority).annotations({ description: "Only tasks of this priority." }),
   platform: Schema.optional(PlatformId).annotations({ description: "Only tasks whose latest attempt was here." }),
   limit: Schema.optional(PageSize).annotations({ description: "Tasks in one page. Default 50." }),
-  cursor: Schema.optional(Schema.String.pipe(Schema.minLength(1), Schema.maxLength(500))).annotations({
-    description: "`next` of the page before."
-  })
+  cursor: Cursor
 }).annotations(strict)
 
 export const TaskList = Schema.Struct({
@@ -141,12 +139,6 @@ export const AttemptList = Schema.Struct({
   attempts: Schema.Array(Attempt).annotations({ description: "Oldest first." })
 }).annotations({ identifier: "AttemptList" })
 export type AttemptList = typeof AttemptList.Type
-
-const EventHeaders = Schema.Struct({
-  "last-event-id": Schema.optional(EventNumber).annotations({
-    description: "Go on after this event. Wins over `after`."
-  })
-})
 
 const EventParams = Schema.Struct({
   after: Schema.optional(EventNumber).annotations({
@@ -305,7 +297,7 @@ const attempts = HttpApiEndpoint.get("attempts", "/v1/tasks/:id/attempts")
 
 const events = HttpApiEndpoint.get("events", "/v1/tasks/:id/events")
   .setPath(TaskPath)
-  .setHeaders(EventHeaders)
+  .setHeaders(ResumeHeaders)
   .setUrlParams(EventParams)
   .addSuccess(EventStream)
   .addSuccess(

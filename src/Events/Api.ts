@@ -8,7 +8,7 @@ import { Authorization } from "../Domain/Access.js"
 import { ErrorBody } from "../Domain/ApiError.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { JobId, TaskId } from "../Domain/Task.js"
-import { EventNumber, strict } from "../Http/Parameters.js"
+import { EventNumber, ResumeHeaders, strict } from "../Http/Parameters.js"
 
 const one = "[a-z]+(\\.[a-z]+|\\.\\*)"
 
@@ -21,12 +21,6 @@ export const EventTypes = Schema.String.pipe(
 
 export const EventKind = Schema.Literal("task", "job", "platform", "key")
 export type EventKind = typeof EventKind.Type
-
-const Headers = Schema.Struct({
-  "last-event-id": Schema.optional(EventNumber).annotations({
-    description: "Go on after this event. Wins over `after`."
-  })
-})
 
 const Params = Schema.Struct({
   type: Schema.optional(EventTypes).annotations({
@@ -52,7 +46,7 @@ const EventStream = Schema.String.pipe(
 })
 
 const follow = HttpApiEndpoint.get("follow", "/v1/events")
-  .setHeaders(Headers)
+  .setHeaders(ResumeHeaders)
   .setUrlParams(Params)
   .addSuccess(EventStream)
   .annotateContext(

@@ -12,3 +12,15 @@ export const PageSize = Schema.NumberFromString.pipe(Schema.int(), Schema.betwee
 export const EventNumber = Schema.NumberFromString.pipe(Schema.int(), Schema.nonNegative()).annotations({
   jsonSchema: { type: "integer", minimum: 0 }
 })
+
+/** Where a list goes on. */
+export const Cursor = Schema.optional(Schema.String.pipe(Schema.minLength(1), Schema.maxLength(500))).annotations({
+  description: "`next` of the page before."
+})
+
+/** What a reader of events sends that comes back. */
+export const ResumeHeaders = Schema.Struct({
+  "last-event-id": Schema.optional(EventNumber).annotations({
+    description: "Go on after this event. Wins over `after`."
+  })
+})

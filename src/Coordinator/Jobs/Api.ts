@@ -7,7 +7,7 @@ import { Schema } from "effect"
 import { Authorization } from "../../Domain/Access.js"
 import { ErrorBody } from "../../Domain/ApiError.js"
 import { Job, JobId, JobMode, JobResult, JobState, JobSubmission } from "../../Domain/Job.js"
-import { PageSize, strict } from "../../Http/Parameters.js"
+import { Cursor, PageSize, strict } from "../../Http/Parameters.js"
 import { describeResponses, IdempotencyKey } from "../Api.js"
 
 /** A job as it comes in: a field that is not known is a mistake, in the job and in its tasks. */
@@ -25,10 +25,6 @@ const SubmitHeaders = Schema.Struct({
     description:
       "Makes the submission safe to repeat: the same key with the same body answers the job of the first time."
   })
-})
-
-const Cursor = Schema.optional(Schema.String.pipe(Schema.minLength(1), Schema.maxLength(500))).annotations({
-  description: "`next` of the page before."
 })
 
 const ListParams = Schema.Struct({
