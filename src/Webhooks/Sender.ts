@@ -114,7 +114,11 @@ export class WebhookSender extends Context.Tag("dream-team/WebhookSender")<
     Layer.effect(
       WebhookSender,
       Effect.map(Settings, ({ webhooks: { allowPrivate } }) => {
-        const exchange = ({ body, headers, url }: WebhookRequest): Effect.Effect<WebhookAnswer, unknown, Scope.Scope> =>
+        const exchange = ({
+          body,
+          headers,
+          url
+        }: WebhookRequest): Effect.Effect<WebhookAnswer, WebhookUnanswered, Scope.Scope> =>
           Effect.gen(function* () {
             const { origin, pathname, search } = new URL(url)
             const client = yield* Effect.acquireRelease(
@@ -123,7 +127,7 @@ export class WebhookSender extends Context.Tag("dream-team/WebhookSender")<
             )
             const answer = yield* Effect.tryPromise({
               try: (signal) => client.request({ method: "POST", path: `${pathname}${search}`, headers, body, signal }),
-              catch: (error) => error
+              catch: (error) => new WebhookUnanswered({ message: reasonOf(error) })
             })
             // Its body is not read; an error of the connection that is then cut is none of ours.
             answer.body.on("error", () => undefined)
@@ -142,7 +146,6 @@ export class WebhookSender extends Context.Tag("dream-team/WebhookSender")<
               const problem = urlProblem(request.url, allowPrivate)
               if (problem !== undefined) return yield* new WebhookUnanswered({ message: problem })
               return yield* Effect.scoped(exchange(request)).pipe(
-                Effect.mapError((error) => new WebhookUnanswered({ message: reasonOf(error) })),
                 Effect.timeoutFail({
                   duration: exchangeMs,
                   onTimeout: () => new WebhookUnanswered({ message: `no answer within ${exchangeMs / 1_000} s` })
