@@ -35,7 +35,7 @@ import {
   usualMs
 } from "./PlatformDetector/Health.js"
 import { type CheckResult, type PlatformClient, Platforms } from "./Platforms.js"
-import { type BreakerTransition, type DrainChange, ResourceManager } from "./ResourceManager.js"
+import { type BreakerTransition, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
 
 export interface PlatformHealth {
@@ -386,13 +386,13 @@ export class PlatformDetector extends Context.Tag("dream-team/PlatformDetector")
           if (to !== "closed" && model === undefined) yield* suspect(platform)
           yield* announce(platform)
         })
-        const afterDrain = ({ platform: id }: DrainChange): Effect.Effect<void> => {
+        const afterChange = (id: PlatformId): Effect.Effect<void> => {
           const platform = watched.get(id)
           return platform === undefined ? Effect.void : announce(platform)
         }
         for (const [name, told] of [
           ["what follows the circuit breakers", Stream.runForEach(resources.transitions, afterTransition)],
-          ["what follows drains", Stream.runForEach(resources.drains, afterDrain)]
+          ["what follows changes by hand", Stream.runForEach(resources.changes, afterChange)]
         ] as const) {
           yield* Effect.forkScoped(supervise(name, told))
         }

@@ -4,14 +4,7 @@ import { FieldProblem, Overloaded } from "./Domain/ApiError.js"
 import type { LimitReading } from "./Domain/Call.js"
 import type { PlatformEvent, PlatformEventBody } from "./Domain/Event.js"
 import type { LeaseUnavailable, PlatformReason } from "./Domain/Failure.js"
-import type {
-  Drained,
-  LimitsPatch,
-  PlatformPatch,
-  PlatformResources,
-  ResourcesView,
-  Settlement
-} from "./Domain/Lease.js"
+import type { LimitsPatch, PlatformPatch, PlatformResources, ResourcesView, Settlement } from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { TenantId } from "./Domain/Task.js"
 import type { Events, NewPlatformEvent } from "./Events.js"
@@ -52,19 +45,13 @@ export interface Lease {
   readonly settle: (settlement: Settlement) => Effect.Effect<void>
 }
 
-/** A platform was drained by hand, or (`drained` is `undefined`) resumed. */
-export interface DrainChange {
-  readonly platform: PlatformId
-  readonly drained: Drained | undefined
-}
-
 /** A change that cannot be made: `problems` names each field and what would be right. Nothing was changed. */
 export class LimitsInvalid extends Schema.TaggedError<LimitsInvalid>()("LimitsInvalid", {
   message: Schema.String,
   problems: Schema.Array(FieldProblem)
 }) {}
 
-/** Transitions and drains kept for a slow reader; older ones are dropped. */
+/** Transitions and changes kept for a slow reader; older ones are dropped. */
 const TRANSITIONS_KEPT = 256
 /** Events that wait to be stored, at most; older ones are dropped. */
 const UNSTORED_EVENTS = 10_000
@@ -119,8 +106,8 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
     readonly platform: (platform: PlatformId) => Effect.Effect<PlatformResources>
     readonly view: Effect.Effect<ResourcesView>
     readonly transitions: Stream.Stream<BreakerTransition>
-    /** Every drain and resume, from the subscription on. */
-    readonly drains: Stream.Stream<DrainChange>
+    /** Each platform that `patch` changed (its limits, drained or resumed, its quota there again), from the subscription on. */
+    readonly changes: Stream.Stream<PlatformId>
   }
 >() {
   /**
@@ -140,7 +127,7 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       const { budgets } = yield* PlatformBudget
       const transitions = yield* PubSub.sliding<BreakerTransition>(TRANSITIONS_KEPT)
       yield* Effect.addFinalizer(() => PubSub.shutdown(transitions))
-      const drains = yield* Effect.acquireRelease(PubSub.sliding<DrainChange>(TRANSITIONS_KEPT), PubSub.shutdown)
+      const changes = yield* Effect.acquireRelease(PubSub.sliding<PlatformId>(TRANSITIONS_KEPT), PubSub.shutdown)
 
       let unstored: Array<NewPlatformEvent> = []
       const keep = (events: ReadonlyArray<NewPlatformEvent>): void => {
@@ -368,10 +355,8 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
           else patches.set(platform, patch)
           yield* act((at) => dispatcher.configure(platform, limits, at))
         }
-        if (isDrainChanged) {
-          yield* act((at) => dispatcher.setDrained(platform, drain ?? undefined, at))
-          yield* PubSub.publish(drains, { platform, drained: drain ?? undefined })
-        }
+        if (isDrainChanged) yield* act((at) => dispatcher.setDrained(platform, drain ?? undefined, at))
+        yield* PubSub.publish(changes, platform)
       })
 
       return {
@@ -408,7 +393,10 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         ) {
           yield* Effect.annotateCurrentSpan("platform", platform)
           yield* Effect.uninterruptible(changing.withPermits(1)(changeByHand(platform, patch, tenant)))
-          if (patch.exhausted === null) yield* act((at) => dispatcher.clearExhausted(platform, at))
+          if (patch.exhausted === null) {
+            yield* act((at) => dispatcher.clearExhausted(platform, at))
+            yield* PubSub.publish(changes, platform)
+          }
           return yield* act((at) => dispatcher.platform(platform, at))
         }),
         history: (platform, page) => Effect.zipRight(recordAll, store.history(platform, page)),
@@ -430,7 +418,7 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         platform: (platform) => act((at) => dispatcher.platform(platform, at)),
         view: act((at) => dispatcher.view(at)),
         transitions: Stream.fromPubSub(transitions),
-        drains: Stream.fromPubSub(drains)
+        changes: Stream.fromPubSub(changes)
       }
     })
   )

@@ -4,6 +4,7 @@ import { Layer } from "effect"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark } from "./Benchmark.js"
 import { Budgets } from "./Budgets.js"
+import * as WakeOnChange from "./Coordinator/WakeOnChange.js"
 import { Coordinator } from "./Coordinator.js"
 import { Delegation } from "./Delegation.js"
 import { ServiceUnavailable } from "./Domain/ApiError.js"
@@ -37,7 +38,8 @@ export type Team =
 
 // One below the other, because the end runs upwards: the Coordinator stops first, the database closes last.
 const layerWith: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavailable, Platforms | Settings | WebhookSender> =
-  Coordinator.layer.pipe(
+  WakeOnChange.layer.pipe(
+    Layer.provideMerge(Coordinator.layer),
     Layer.provideMerge(Webhooks.layer),
     Layer.provideMerge(TaskValidator.layer),
     Layer.provideMerge(Delegation.layer),

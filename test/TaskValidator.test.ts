@@ -42,7 +42,7 @@ const forecasting = (forecast: ResourceManager["Type"]["forecast"]) =>
       platform: () => unused,
       view: unused,
       transitions: Stream.empty,
-      drains: Stream.empty
+      changes: Stream.empty
     })
   )
 

@@ -601,8 +601,10 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   /**
    * Budgets pace the lower priorities while those wait for their windows, and a while longer if they go on waiting: a
    * moment in which it is for permits that they wait must not let them draw at once what comes evenly to everybody.
+   * Whether some that wait are paced no more.
    */
-  const tellBacklog = (now: Now): void => {
+  const tellBacklog = (now: Now): boolean => {
+    let isPaceOver = false
     for (const slot of slots.values()) {
       if (short.has(slot)) slot.shortUntil = now.ms + PACED_MS
       const isWaitedFor = SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
@@ -610,13 +612,16 @@ export const make = (options: DispatcherOptions): Dispatcher => {
       if (hasBacklog === slot.hasBacklog) continue
       slot.hasBacklog = hasBacklog
       slot.budget.setBacklog(hasBacklog)
+      isPaceOver ||= isWaitedFor && !hasBacklog
     }
+    return isPaceOver
   }
 
   const advance = (now: Now): void => {
-    for (;;) {
+    for (let isFirst = true; ; isFirst = false) {
       while (pass(now)) {}
-      tellBacklog(now)
+      // who is paced no longer may go at once
+      if (tellBacklog(now) && isFirst) continue
       const late = line.expired(now.ms)
       if (late.length === 0) return
       for (const ticket of late) refuse(ticket, unavailable(ticket, now))

@@ -1,6 +1,5 @@
 import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import { Cause, Effect } from "effect"
-import { Coordinator } from "../Coordinator.js"
 import { CurrentTenant } from "../Domain/Access.js"
 import { InvalidRequest, type NotFound, ServiceUnavailable } from "../Domain/ApiError.js"
 import type { PlatformId } from "../Domain/Platform.js"
@@ -22,7 +21,6 @@ const unavailable = ({ cause }: ResourceStoreFailed) =>
 /** The endpoints of limits and queues. */
 export const layer = HttpApiBuilder.group(ResourcesApi, "resources", (handlers) =>
   Effect.gen(function* () {
-    const coordinator = yield* Coordinator
     const manager = yield* ResourceManager
 
     const check = (id: PlatformId): Effect.Effect<void, NotFound> =>
@@ -55,15 +53,10 @@ export const layer = HttpApiBuilder.group(ResourcesApi, "resources", (handlers) 
           const tenant = yield* CurrentTenant
           yield* check(id)
           const patch = yield* readPatch(request)
-          const changed = yield* Effect.catchTags(manager.patch(id, patch, tenant), {
+          return yield* Effect.catchTags(manager.patch(id, patch, tenant), {
             LimitsInvalid: ({ message, problems }) => new InvalidRequest({ message, problems }),
             ResourceStoreFailed: unavailable
           })
-          // Tasks wait in the database until the instant that the former limits told; they look again by themselves then.
-          yield* Effect.catchAll(coordinator.wake(id), (error) =>
-            Effect.logWarning("Tasks that wait for changed limits could not be woken", error.message)
-          )
-          return changed
         })
       )
   })

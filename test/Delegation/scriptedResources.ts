@@ -5,13 +5,7 @@ import { LeaseUnavailable } from "../../src/Domain/Failure.js"
 import type { Drained, PlatformResources, Settlement } from "../../src/Domain/Lease.js"
 import type { PlatformId } from "../../src/Domain/Platform.js"
 import { monotonicMs } from "../../src/Domain/Time.js"
-import {
-  type BreakerTransition,
-  type DrainChange,
-  type Lease,
-  type LeaseRequest,
-  ResourceManager
-} from "../../src/ResourceManager.js"
+import { type BreakerTransition, type Lease, type LeaseRequest, ResourceManager } from "../../src/ResourceManager.js"
 
 /** What a test's resource manager was told, and what a test may tell it. */
 export interface Told {
@@ -34,7 +28,7 @@ export interface Told {
 export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.Layer<ResourceManager> }> = Effect.gen(
   function* () {
     const transitions = yield* PubSub.unbounded<BreakerTransition>()
-    const drains = yield* PubSub.unbounded<DrainChange>()
+    const changes = yield* PubSub.unbounded<PlatformId>()
     const drained = new Map<PlatformId, Drained>()
     const out = new Map<string, string>()
     const told: Told = {
@@ -53,7 +47,7 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
         Effect.suspend(() => {
           if (to === undefined) drained.delete(platform)
           else drained.set(platform, to)
-          return PubSub.publish(drains, { platform, drained: to })
+          return PubSub.publish(changes, platform)
         })
     }
     const key = (platform: string, model: string | undefined) =>
@@ -171,7 +165,7 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
         admission: { waiting: 0, maxWaiting: 10_000, bytes: 0, maxBytes: 1_000_000 }
       }),
       transitions: Stream.fromPubSub(transitions),
-      drains: Stream.fromPubSub(drains)
+      changes: Stream.fromPubSub(changes)
     })
     return { told, layer }
   }

@@ -402,7 +402,7 @@ export const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effe
       platform: () => Effect.dieMessage("not scripted"),
       view,
       transitions: Stream.empty,
-      drains: Stream.empty
+      changes: Stream.empty
     })
   })
 )

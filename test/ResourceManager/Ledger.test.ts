@@ -519,6 +519,7 @@ describe("what the provider says of its limits", () => {
     )
     expect(quota).toMatchObject({ window: "primary", until: 60_000 })
     expect(ledger.view(now(0))).toMatchObject([{ name: "primary", unit: "percent", used: 100, source: "provider" }])
+    expect(ledger.view(now(0))[0]?.utilization).toEqual({ oneMinute: 1, fiveMinutes: 1 })
     expect(ledger.view(now(60_000))).toMatchObject([{ used: 0 }])
   })
 

@@ -99,6 +99,17 @@ describe("the oracle", () => {
     expect(run.highWaits).toEqual([0, 0, 60_000])
   })
 
+  it("keeps the place of the first that does not fit, which the packer does not", () => {
+    const limits = { tokensPerMinute: 1_000, tokensCounted: "input", maxConcurrent: 99 } as const
+    const sized = (id: number, estimatedInput: number, arrivesAt: number) =>
+      call(id, { priority: "HIGH", estimatedInput, inputTokens: 2 * estimatedInput + 32, arrivesAt })
+    // the second could start after 60 s, when the first leaves the window; the third would stand in its way until 62 s
+    const load = [sized(0, 300, 0), sized(1, 450, 1_000), sized(2, 100, 2_000)]
+    const platforms = [platform("codex", limits)]
+    expect(oracle(platforms, load).highWaits).toEqual([0, 59_000, 118_000])
+    expect(runOracle(platforms, load, makeBounds(platforms), false).highWaits).toEqual([0, 0, 61_000])
+  })
+
   it("is refused nothing by a strict provider, and is no shorter than the capacity allows", () => {
     for (const tokensCounted of ["reserved", "input", "actual"] as const) {
       const platforms = [
