@@ -7,6 +7,8 @@ import { Context, DefaultServices, Duration, Effect, type Fiber, FiberRef, Optio
 
 /** Compiled statements kept. */
 const maxPrepared = 500
+/** The client remembers failed compilations as well, and those of a moment's trouble must not last. */
+const preparedFor = Duration.seconds(5)
 
 const nobodysTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
 
@@ -28,7 +30,7 @@ export const makeSqlite = (
     const client = yield* SqliteClient.make({
       filename,
       prepareCacheSize: maxPrepared,
-      prepareCacheTTL: Duration.infinity
+      prepareCacheTTL: preparedFor
     })
     const connection = yield* Effect.scoped(client.reserve)
     let transactions = 0

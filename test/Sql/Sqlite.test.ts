@@ -1,6 +1,6 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, type Scope, Tracer } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Option, type Scope, TestClock, Tracer } from "effect"
 import { makeSqlite } from "../../src/Sql/Sqlite.js"
 
 const inMemory = <A, E>(
@@ -8,6 +8,18 @@ const inMemory = <A, E>(
 ) => Effect.flatMap(makeSqlite(":memory:"), test).pipe(Effect.provide(Reactivity.layer))
 
 describe("the SQLite client", () => {
+  it.scoped("forgets within seconds that a statement could not be compiled", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        const count = sql`SELECT COUNT(*) AS count FROM late`
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(count)))
+        yield* sql`CREATE TABLE late (n INTEGER)`
+        yield* TestClock.adjust("6 seconds")
+        assert.deepStrictEqual(yield* count, [{ count: 0 }])
+      })
+    )
+  )
+
   it.scoped("lets a statement of another fiber wait until a transaction has ended", () =>
     inMemory((sql) =>
       Effect.gen(function* () {
