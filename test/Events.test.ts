@@ -1,31 +1,18 @@
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Option, Stream } from "effect"
+import { Effect, Fiber, Layer, Stream } from "effect"
 import type { TaskEvent } from "../src/Domain/Event.js"
-import { TaskId } from "../src/Domain/Task.js"
 import { Events } from "../src/Events.js"
 import { TaskStore } from "../src/TaskStore.js"
-import { ask, codex, settle, storeLayer, tenant } from "./Coordinator/harness.js"
+import { codex, settle, storeLayer, tenant } from "./Coordinator/harness.js"
 import { describeOnEachDatabase } from "./support/databases.js"
+import { idOf, taskOf } from "./TaskStore/fixtures.js"
 
-const id = TaskId.make("01900000-0000-7000-8000-000000000001")
+const id = idOf(1)
 
 const oneTask = Effect.gen(function* () {
   const store = yield* TaskStore
   const { id: classId } = yield* store.classOf([codex], "MEDIUM")
-  yield* store.insert({
-    id,
-    tenant,
-    classId,
-    type: "testing",
-    priority: "MEDIUM",
-    submission: ask("a"),
-    request: {
-      call: { messages: [{ role: "user", content: "a" }] },
-      requirement: { capabilities: [], contextTokens: 1 }
-    },
-    deadline: 86_400_000,
-    idempotency: Option.none()
-  })
+  yield* store.insert(taskOf(1, classId))
   const [claim] = yield* store.claim(classId, 1)
   assert(claim !== undefined)
   return {

@@ -1,16 +1,17 @@
 import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Option, Stream } from "effect"
+import { Effect, Fiber, Layer, Stream } from "effect"
 import type { ServiceEvent } from "../../src/Domain/Event.js"
-import { JobId, TaskId, type TenantId } from "../../src/Domain/Task.js"
+import { JobId, type TenantId } from "../../src/Domain/Task.js"
 import { type EventFilter, Events } from "../../src/Events.js"
 import { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { TaskStore } from "../../src/TaskStore.js"
-import { ask, codex, eventually, other, qwen, settle, storeLayer, tenant } from "../Coordinator/harness.js"
+import { codex, eventually, other, qwen, settle, storeLayer, tenant } from "../Coordinator/harness.js"
 import { describeOnEachDatabase } from "../support/databases.js"
+import { idOf, taskOf } from "../TaskStore/fixtures.js"
 
-const id = TaskId.make("01900000-0000-7000-8000-000000000001")
+const id = idOf(1)
 const job = JobId.make("01900000-0000-7000-8000-00000000000a")
 const counts = { total: 1, succeeded: 0, failed: 0, cancelled: 0 }
 
@@ -51,20 +52,7 @@ const following = (filter: Omit<EventFilter, "tenant"> & { readonly tenant?: Ten
 const oneTask = Effect.gen(function* () {
   const tasks = yield* TaskStore
   const { id: classId } = yield* tasks.classOf([codex], "MEDIUM")
-  yield* tasks.insert({
-    id,
-    tenant,
-    classId,
-    type: "testing",
-    priority: "MEDIUM",
-    submission: ask("a"),
-    request: {
-      call: { messages: [{ role: "user", content: "a" }] },
-      requirement: { capabilities: [], contextTokens: 1 }
-    },
-    deadline: 86_400_000,
-    idempotency: Option.none()
-  })
+  yield* tasks.insert(taskOf(1, classId))
   return { cancel: tasks.cancel(tenant, id) }
 })
 
