@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, Option, Ref, type Scope } from "effect"
+import { Context, Effect, Layer, MutableRef, Option, Scope } from "effect"
 import * as Fading from "./Benchmark/Fading.js"
 import * as Lengths from "./Benchmark/Lengths.js"
 import { percentile } from "./Benchmark/percentile.js"
@@ -36,7 +36,7 @@ export interface RecentPerformance {
 /** An attempt that has been sent. */
 export interface Running extends Pick<Measurement, "platform" | "model" | "type"> {
   /** When its first piece came, monotonic ms. */
-  readonly firstTokenAt: Ref.Ref<Option.Option<number>>
+  readonly firstTokenAt: MutableRef.MutableRef<Option.Option<number>>
 }
 
 /** How long answers of a type take, ms, whoever gave them being as fast as one platform is. */
@@ -207,15 +207,29 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
         : { at, timeToFirstTokenMs, generation }
     }
 
-    const shownByRunning = (id: PlatformId, model: string, usual: Fading.FadingAverages, now: number) =>
-      Effect.forEach(
-        [...running].filter((attempt) => attempt.platform === id && attempt.model === model),
-        ({ firstTokenAt, since, type }) =>
-          Effect.map(Ref.get(firstTokenAt), (at) => {
-            const timeToFirstTokenMs = Option.getOrUndefined(Option.map(at, (first) => first - since))
-            return shownBy({ type, at: now, durationMs: now - since, timeToFirstTokenMs }, usual)
-          })
-      )
+    /** What attempts that still run show, each of them that shows something. */
+    const shownByRunning = (
+      id: PlatformId,
+      name: string,
+      usual: Fading.FadingAverages,
+      now: number
+    ): ReadonlyArray<Fading.AtLeast> => {
+      const shown: Array<Fading.AtLeast> = []
+      for (const { firstTokenAt, model, platform, since, type } of running) {
+        if (platform !== id || model !== name) continue
+        const timeToFirstTokenMs = Option.getOrUndefined(
+          Option.map(MutableRef.get(firstTokenAt), (first) => first - since)
+        )
+        const one = shownBy({ type, at: now, durationMs: now - since, timeToFirstTokenMs }, usual)
+        if (one !== undefined) shown.push(one)
+      }
+      return shown
+    }
+
+    const isRunning = (id: PlatformId, name: string): boolean => {
+      for (const { model, platform } of running) if (platform === id && model === name) return true
+      return false
+    }
 
     const record = (recorded: Recorded): void => {
       const platform = platformOf(recorded.platform)
@@ -242,16 +256,13 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
       tell()
     }
 
-    const recentOf = (platform: PlatformId, model: string, known: MeasuredModel, now: number) =>
-      Effect.map(shownByRunning(platform, model, known.recent.at(now), now), (shown): RecentPerformance => {
-        const { answers, attempts, callMs, failures } = known.recent.at(
-          now,
-          shown.flatMap((each) => each ?? [])
-        )
-        const baselineMs = known.baseline.at(now).callMs
-        const idleMs = shown.length > 0 ? 0 : now - known.latestAt
-        return { platform, model, attempts, failures, answers, callMs, baselineMs, idleMs }
-      })
+    const recentOf = (platform: PlatformId, model: string, known: MeasuredModel, now: number): RecentPerformance => {
+      const shown = shownByRunning(platform, model, known.recent.at(now), now)
+      const { answers, attempts, callMs, failures } = known.recent.at(now, shown)
+      const baselineMs = known.baseline.at(now).callMs
+      const idleMs = isRunning(platform, model) ? 0 : now - known.latestAt
+      return { platform, model, attempts, failures, answers, callMs, baselineMs, idleMs }
+    }
 
     return {
       record: (measurement) => Effect.map(monotonicMs, (at) => record({ ...measurement, at })),
@@ -267,40 +278,34 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
             .map(([model, found]) => ({ model, performance: performanceOf(found, now) }))
             .reverse()
         ),
-      recent: Effect.flatMap(monotonicMs, (now) =>
-        Effect.forEach(
-          [...platforms].flatMap(([platform, { models }]) =>
-            [...models].map(([model, known]) => [platform, model, known] as const)
-          ),
-          ([platform, model, known]) => recentOf(platform, model, known, now)
+      recent: Effect.map(monotonicMs, (now) =>
+        [...platforms].flatMap(([platform, { models }]) =>
+          [...models].map(([model, known]) => recentOf(platform, model, known, now))
         )
       ),
       running: (attempt) =>
-        Effect.acquireRelease(
-          Effect.map(monotonicMs, (since) => {
+        Effect.uninterruptible(
+          Effect.flatMap(monotonicMs, (since) => {
             const begun = { ...attempt, since }
             running.add(begun)
             tell()
-            return begun
-          }),
-          (begun) => Effect.sync(() => running.delete(begun))
-        ).pipe(Effect.asVoid),
+            const end = Effect.sync(() => running.delete(begun))
+            return Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, end))
+          })
+        ),
       newsAfter: (seen) =>
         Effect.suspend(() => {
           if (count <= seen) more.unsafeClose()
           return Effect.map(more.await, () => count)
         }),
       callTimes: (id, name, type) =>
-        Effect.gen(function* () {
+        Effect.map(monotonicMs, (now) => {
           const model = platforms.get(id)?.models.get(name)
           const length = lengths.of(type)
           if (model === undefined || length === undefined) return Option.none()
-          const now = yield* monotonicMs
-          const shown = yield* shownByRunning(id, name, model.recent.at(now), now)
-          const { msPerOutputToken, timeToFirstTokenMs = 0 } = model.recent.at(
-            now,
-            shown.flatMap((each) => each ?? [])
-          )
+          const usual = model.recent.at(now)
+          const shown = shownByRunning(id, name, usual, now)
+          const { msPerOutputToken, timeToFirstTokenMs = 0 } = shown.length === 0 ? usual : model.recent.at(now, shown)
           return msPerOutputToken === undefined
             ? Option.none()
             : Option.some({

@@ -1,5 +1,5 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Clock, Context, Deferred, Effect, FiberId, Layer, Option, type Scope } from "effect"
+import { Context, Deferred, Effect, FiberId, Layer, Option, Scope } from "effect"
 import * as Account from "./Budgets/Account.js"
 import { differenceOf } from "./Budgets/Amount.js"
 import { BudgetStore, type DailyOwner, type OwnBudget, type Purse } from "./Budgets/BudgetStore.js"
@@ -9,7 +9,7 @@ import { type Amount, type Booking, type BudgetsView, limitOf, usdOf } from "./D
 import type { PlatformReason } from "./Domain/Failure.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { JobId, TaskId, TenantId } from "./Domain/Task.js"
-import { monotonicMs } from "./Domain/Time.js"
+import { epochMs, monotonicMs } from "./Domain/Time.js"
 import type { Events } from "./Events.js"
 import { type DailyBudget, Settings } from "./Settings.js"
 import type { SqlWriter } from "./Sql/Writer.js"
@@ -208,18 +208,14 @@ const make = Effect.gen(function* () {
     step: (day: Day, now: number) => A,
     read: typeof load = load
   ): Effect.Effect<A, ServiceUnavailable> =>
-    Effect.gen(function* () {
-      const usedAt = yield* monotonicMs
-      while (true) {
-        const now = yield* Clock.currentTimeMillis
+    Effect.flatMap(monotonicMs, (usedAt) =>
+      Effect.flatMap(epochMs, (now) => {
         const day = days.get(dayOf(now))
-        if (day !== undefined) {
-          day.usedAt = usedAt
-          return step(day, now)
-        }
-        yield* read(dayOf(now))
-      }
-    })
+        if (day === undefined) return Effect.zipRight(read(dayOf(now)), today(step, read))
+        day.usedAt = usedAt
+        return Effect.succeed(step(day, now))
+      })
+    )
 
   // The budgets of tasks and jobs
 
@@ -257,7 +253,7 @@ const make = Effect.gen(function* () {
   const hold = Effect.fn("Budgets.hold")(function* (task: TaskId, job: JobId | undefined) {
     const purse: Purse = yield* store.purse(task, job)
     const accounts = yield* Effect.forEach(purse.budgets, holdOne)
-    return { accounts, parents: purse.parents, job }
+    return { accounts, parents: purse.parents, job: purse.job }
   })
 
   // Attempts
@@ -302,7 +298,7 @@ const make = Effect.gen(function* () {
     return { unaffordable, exhausts }
   }
 
-  const outlook = Effect.fn("Budgets.outlook")(function* (payer: Payer, prospects: ReadonlyArray<Prospect>) {
+  const outlook = Effect.fnUntraced(function* (payer: Payer, prospects: ReadonlyArray<Prospect>) {
     const { judged, news, ...seen } = yield* today((day, now) => {
       const judged = prospects.map((prospect) => judge(day, now, payer, prospect))
       const news = judged
@@ -314,11 +310,9 @@ const make = Effect.gen(function* () {
         })
       return { judged, news, settlements, day: day.day, until: nextDayAt(now) }
     })
-    yield* Effect.forEach(
-      news,
-      ({ daily, why }) => Effect.ignoreLogged(store.exhausted(seen.day, daily.owner, { until: seen.until, why })),
-      { discard: true }
-    )
+    for (const { daily, why } of news) {
+      yield* Effect.ignoreLogged(store.exhausted(seen.day, daily.owner, { until: seen.until, why }))
+    }
     return {
       affordable: prospects.flatMap(({ platform }, index) =>
         judged[index]?.unaffordable === undefined ? [platform] : []
@@ -368,7 +362,9 @@ const make = Effect.gen(function* () {
         (day) => restore(load(day))
       )
       return Effect.tap(reserved, (taken) =>
-        Option.isNone(taken) ? Effect.void : Effect.addFinalizer(() => taken.value.settle(amount))
+        Option.isNone(taken)
+          ? Effect.void
+          : Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, taken.value.settle(amount)))
       )
     })
 

@@ -1,5 +1,5 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Clock, Context, Effect, Layer, PubSub, Random, Schema, type Scope, Stream } from "effect"
+import { Clock, Context, Effect, Exit, Layer, PubSub, Random, Schema, Scope, Stream } from "effect"
 import { FieldProblem, Overloaded } from "./Domain/ApiError.js"
 import type { LimitReading } from "./Domain/Call.js"
 import type { PlatformEvent, PlatformEventBody } from "./Domain/Event.js"
@@ -19,6 +19,7 @@ import type { SavedPlatform } from "./ResourceManager/Saved.js"
 import { limitsProblems } from "./Settings/Limits.js"
 import { Settings } from "./Settings.js"
 import type { SqlWriter } from "./Sql/Writer.js"
+import { annotateSpan, traced } from "./Telemetry/traced.js"
 
 export type { BreakerTransition } from "./ResourceManager/Breaker.js"
 export type { LeaseRequest, Outlook } from "./ResourceManager/Dispatcher.js"
@@ -165,13 +166,11 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
 
       /** One step of the dispatcher, now; whoever is to act on what came of it is woken. */
       const act = <A>(step: (at: Now) => A): Effect.Effect<A> =>
-        Effect.clockWith((clock) =>
-          Effect.sync(() => {
-            const result = step(read(clock))
-            wake()
-            return result
-          })
-        )
+        Effect.withFiberRuntime((fiber) => {
+          const result = step(read(Context.get(fiber.currentDefaultServices, Clock.Clock)))
+          wake()
+          return Exit.succeed(result)
+        })
 
       // The books
 
@@ -360,8 +359,9 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       })
 
       return {
-        acquire: Effect.fn("ResourceManager.acquire")(function* (request: Dispatcher.LeaseRequest) {
-          yield* Effect.annotateCurrentSpan("priority", request.priority)
+        acquire: Effect.fnUntraced(function* (request: Dispatcher.LeaseRequest) {
+          yield* annotateSpan({ priority: request.priority })
+          const scope = yield* Effect.scope
           // what is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on
           const lease = yield* Effect.uninterruptibleMask((restore) =>
             Effect.gen(function* () {
@@ -370,13 +370,14 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
                 Effect.onInterrupt(() => act((at) => dispatcher.leave(ticket, at)))
               )
               const lease = leaseOf(held)
-              yield* Effect.addFinalizer(() => lease.settle({ _tag: "Ignored" }))
+              // `Effect.addFinalizer` would keep the fiber's references for it, which takes as long as the grant
+              yield* Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" }))
               return lease
             })
           )
-          yield* Effect.annotateCurrentSpan({ platform: lease.platform, waitedMs: lease.waitedMs })
+          yield* annotateSpan({ platform: lease.platform, waitedMs: lease.waitedMs })
           return lease
-        }),
+        }, traced("ResourceManager.acquire")),
         forecast: (request) =>
           Effect.flatMap(
             act((at) => dispatcher.forecast(request, at)),

@@ -1,6 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Array as Arr, Clock, Context, Effect, Layer, Option, type ParseResult, Schema, type Stream } from "effect"
+import { Array as Arr, Context, Effect, identity, Layer, Option, type ParseResult, Schema, type Stream } from "effect"
 import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
 import type { Booking } from "./Domain/Budget.js"
 import type { TaskEventBody } from "./Domain/Event.js"
@@ -23,9 +23,11 @@ import {
   type TenantId,
   type Verdict
 } from "./Domain/Task.js"
+import { epochMs } from "./Domain/Time.js"
 import type { Usage } from "./Domain/Usage.js"
 import { Events } from "./Events.js"
 import { Settings } from "./Settings.js"
+import { inTurn } from "./Sql/inTurn.js"
 import { SqlWriter, unavailable } from "./Sql/Writer.js"
 import {
   blockedWhy,
@@ -65,6 +67,7 @@ import {
   taskOf
 } from "./TaskStore/Rows.js"
 import { book, budgetColumns, spentBy } from "./TaskStore/Spending.js"
+import { traced } from "./Telemetry/traced.js"
 
 /** Another owner has the task now, or it has ended: what was to be written is void, and the writer has to stop. */
 export class OwnershipLost extends Schema.TaggedError<OwnershipLost>()("OwnershipLost", { id: TaskId }) {}
@@ -317,7 +320,7 @@ const make = Effect.gen(function* () {
 
   /** A write that gets the current wall time. */
   const write = <A>(operation: (now: number) => Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => writer.write(operation(now)))
+    Effect.flatMap(epochMs, (now) => writer.write(operation(now)))
 
   const epoch = yield* write(
     (now) => sql<{ readonly epoch: number }>`INSERT INTO epochs (started_at) VALUES (${now}) RETURNING epoch`
@@ -474,11 +477,11 @@ const make = Effect.gen(function* () {
     )
   }
 
-  const insert = Effect.fn("TaskStore.insert")(function* (task: NewTask) {
+  const insert = Effect.fnUntraced(function* (task: NewTask) {
     const { idempotency, submission } = task
     const key = Option.getOrNull(Option.map(idempotency, (given) => given.key))
     const hash = Option.getOrNull(Option.map(idempotency, (given) => given.hash))
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* epochMs
     const deadline = Math.round(task.deadline)
     const stored = { submission: JSON.stringify(submission), request: JSON.stringify(task.request) }
     const budget = budgetColumns(submission)
@@ -540,7 +543,7 @@ const make = Effect.gen(function* () {
     const earlier = key === null ? Option.none() : yield* read(rowByKey(task.tenant, key, now))
     if (Option.isNone(earlier)) return yield* Effect.die("an insert met a conflict with nothing")
     return { task: yield* sameRequest(earlier.value, hash ?? ""), replayed: true }
-  })
+  }, traced("TaskStore.insert"))
 
   const list = Effect.fn("TaskStore.list")(function* (tenant: TenantId, query: ListQuery) {
     const conditions = [
@@ -641,7 +644,7 @@ const make = Effect.gen(function* () {
         UPDATE tasks SET state = 'running', attempts = ${attempt.number}, platform = ${attempt.platform},
           started_at = COALESCE(started_at, ${now}), updated_at = ${now}, ${spentBy(sql, [attempt.booking])}
         WHERE ${ownedBy(claim)}`,
-      follow: Effect.all(
+      follow: inTurn(
         [
           attempt.booking === undefined ? Effect.void : book(sql, attempt.booking),
           sql`
@@ -656,7 +659,7 @@ const make = Effect.gen(function* () {
             waitedMs: attempt.decision.waitedMs
           })
         ],
-        { discard: true }
+        identity
       )
     }))
 
@@ -705,11 +708,11 @@ const make = Effect.gen(function* () {
                 )}
               WHERE ${ownedBy(claim)}`,
             follow: Effect.gen(function* () {
-              const attempts = yield* Effect.forEach(
-                [...Option.toArray(end.attempt), ...(end.others ?? [])],
-                (attempt) => endAttempt(claim.id, now, attempt)
-              )
-              yield* ended(claim.id, now, attempts.flat(), { type: "task.succeeded", platform: end.result.platform })
+              const attempts: Array<TaskEventBody> = []
+              for (const attempt of [...Option.toArray(end.attempt), ...(end.others ?? [])]) {
+                attempts.push(...(yield* endAttempt(claim.id, now, attempt)))
+              }
+              yield* ended(claim.id, now, attempts, { type: "task.succeeded", platform: end.result.platform })
               if (end.hadPartials === true) yield* outcomes.forgetPartials(claim.id)
             })
           }
@@ -922,7 +925,7 @@ const make = Effect.gen(function* () {
     ),
     classOf,
     replay: Effect.fn("TaskStore.replay")(function* (tenant, { hash, key }) {
-      const row = yield* Effect.flatMap(Clock.currentTimeMillis, (now) => read(rowByKey(tenant, key, now)))
+      const row = yield* Effect.flatMap(epochMs, (now) => read(rowByKey(tenant, key, now)))
       return Option.isNone(row) ? Option.none() : Option.some(yield* sameRequest(row.value, hash))
     }),
     insert,
@@ -933,7 +936,7 @@ const make = Effect.gen(function* () {
       const alternatives = children.map(({ id, kind, note, state, step }) => ({ id, kind, step, note, state }))
       const task: Task = children.length === 0 ? own : { ...own, alternatives }
       if (task.callbackUrl === undefined || !isTerminal(task.state)) return task
-      return { ...task, webhook: yield* read(webhookOf(sql, id, task.callbackUrl)) }
+      return { ...task, webhook: yield* read(webhookOf(sql, "task_id", id, task.callbackUrl)) }
     }),
     check,
     list,
@@ -962,7 +965,7 @@ const make = Effect.gen(function* () {
       Effect.zipRight(wakeAll(Effect.succeed(sql.and(["1 = 1"])))),
       Effect.asVoid
     ),
-    wakeDue: wakeAll(Effect.map(Clock.currentTimeMillis, (now) => sql.and([sql`wake_at <= ${now}`]))),
+    wakeDue: wakeAll(Effect.map(epochMs, (now) => sql.and([sql`wake_at <= ${now}`]))),
     wakeClass: (classId) =>
       Effect.map(wakeAll(Effect.succeed(sql.and([sql`class_id = ${classId}`]))), (classes) => classes.length > 0),
     expire,

@@ -111,6 +111,9 @@ const start: Effect.Effect<
 
   const note = (stored: StoredEvents): Effect.Effect<void, SqlError> => {
     const { at, id } = stored
+    if (stored.kind === "task" && !stored.bodies.some((body) => body.type === "task.retried" || isFinal(body))) {
+      return Effect.void
+    }
     return Effect.gen(function* () {
       if (stored.kind === "task") {
         if (stored.bodies.some(({ type }) => type === "task.retried")) yield* forget("task_id", id)

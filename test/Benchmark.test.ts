@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Option, Ref, TestClock } from "effect"
+import { Effect, Fiber, MutableRef, Option, TestClock } from "effect"
 import { Benchmark, type Measurement } from "../src/Benchmark.js"
 import { PlatformId } from "../src/Domain/Platform.js"
 
@@ -257,7 +257,7 @@ describe("Benchmark", () => {
         const { recent, running } = yield* Benchmark
         yield* usual
         const before = yield* now
-        const firstTokenAt = yield* Ref.make(Option.none<number>())
+        const firstTokenAt = MutableRef.make(Option.none<number>())
         yield* Effect.scoped(
           Effect.gen(function* () {
             yield* running({ platform, model: "m", type: "analysis", firstTokenAt })
@@ -267,7 +267,7 @@ describe("Benchmark", () => {
             yield* TestClock.adjust("20 seconds")
             const late = yield* now
             assert.isAbove(late.callMs, before.callMs * 1.2)
-            yield* Ref.set(firstTokenAt, Option.some(11_000))
+            MutableRef.set(firstTokenAt, Option.some(11_000))
             const begun = yield* now
             assert.isBelow(begun.callMs, late.callMs)
           })

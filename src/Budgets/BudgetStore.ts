@@ -35,6 +35,8 @@ export interface OwnBudget {
 export interface Purse {
   /** The tasks it was made for, one for the other. */
   readonly parents: ReadonlyArray<TaskId>
+  /** Its own job, or that of a task it was made for. */
+  readonly job: JobId | undefined
   readonly budgets: ReadonlyArray<OwnBudget>
 }
 
@@ -73,7 +75,7 @@ export class BudgetStore extends Context.Tag("dream-team/BudgetStore")<
   /** Nothing was spent before, and no task or job is known. */
   static readonly layerMemory: Layer.Layer<BudgetStore> = Layer.succeed(BudgetStore, {
     begin: () => Effect.succeed([]),
-    purse: () => Effect.succeed({ parents: [], budgets: [] }),
+    purse: (_, job) => Effect.succeed({ parents: [], job, budgets: [] }),
     spent: () => Effect.succeed({ nanoUsd: 0, tokens: 0 }),
     book: () => Effect.void,
     exhausted: () => Effect.void
@@ -131,19 +133,21 @@ const make = Effect.gen(function* () {
     )
   })
 
-  const purse = Effect.fn("BudgetStore.purse")(function* (task: TaskId, job: JobId | undefined) {
+  const purse = Effect.fn("BudgetStore.purse")(function* (task: TaskId, ownJob: JobId | undefined) {
     const tasks = yield* read(sql<{
       readonly id: TaskId
+      readonly job_id: JobId | null
       readonly max_nano_usd: number | null
       readonly max_tokens: number | null
     }>`
-      WITH RECURSIVE line (id, parent_id, max_nano_usd, max_tokens, depth) AS (
-        SELECT id, parent_id, max_nano_usd, max_tokens, 0 FROM tasks WHERE id = ${task}
+      WITH RECURSIVE line (id, parent_id, job_id, max_nano_usd, max_tokens, depth) AS (
+        SELECT id, parent_id, job_id, max_nano_usd, max_tokens, 0 FROM tasks WHERE id = ${task}
         UNION ALL
-        SELECT tasks.id, tasks.parent_id, tasks.max_nano_usd, tasks.max_tokens, line.depth + 1
+        SELECT tasks.id, tasks.parent_id, tasks.job_id, tasks.max_nano_usd, tasks.max_tokens, line.depth + 1
         FROM tasks JOIN line ON tasks.id = line.parent_id WHERE line.depth < ${maxParents}
       )
-      SELECT id, max_nano_usd, max_tokens FROM line ORDER BY depth`)
+      SELECT id, job_id, max_nano_usd, max_tokens FROM line ORDER BY depth`)
+    const job = ownJob ?? tasks.find(({ job_id }) => job_id !== null)?.job_id ?? undefined
     const jobs =
       job === undefined
         ? []
@@ -168,7 +172,7 @@ const make = Effect.gen(function* () {
         })
       )
     ]
-    return { parents: tasks.slice(1).map(({ id }) => id), budgets: budgets.filter(limited) }
+    return { parents: tasks.slice(1).map(({ id }) => id), job, budgets: budgets.filter(limited) }
   })
 
   const spent = ({ id, kind }: OwnBudget) =>

@@ -1,38 +1,118 @@
 import type * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
-import type { SqlError } from "@effect/sql/SqlError"
+import type * as SqlConnection from "@effect/sql/SqlConnection"
+import { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
-import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
-import { Context, DefaultServices, Duration, Effect, type Fiber, FiberRef, Option, type Scope, Tracer } from "effect"
+import Sqlite from "better-sqlite3"
+import { Context, Effect, Exit, Option, type Scope, Stream } from "effect"
+import { isTraced } from "../Telemetry/traced.js"
 
-/** Compiled statements kept. */
+/** Compiled statements kept; beyond it, the one compiled first is compiled anew when it is next used. */
 const maxPrepared = 500
-/** The client remembers failed compilations as well, and those of a moment's trouble must not last. */
-const preparedFor = Duration.seconds(5)
 
-const nobodysTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
-
-/** Whether anybody sees a fiber's spans: the tracer that is there by default shows them to nobody. */
-export const isTraced = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
-  fiber.currentTracer !== nobodysTracer && fiber.getFiberRef(FiberRef.currentTracerEnabled)
+type Compiled = Sqlite.Statement<Array<unknown>>
 
 const isStatement = (made: object): made is Statement.Statement<unknown> => Effect.isEffect(made)
 
+/** Runs statements on a connection, each compiled once. What cannot be compiled is not remembered. */
+const runner = (db: Sqlite.Database) => {
+  const compiled = new Map<string, Compiled>()
+
+  const prepare = (sql: string): Compiled => {
+    const known = compiled.get(sql)
+    if (known !== undefined) return known
+    const made = db.prepare<Array<unknown>>(sql)
+    compiled.set(sql, made)
+    if (compiled.size > maxPrepared) {
+      for (const first of compiled.keys()) {
+        compiled.delete(first)
+        break
+      }
+    }
+    return made
+  }
+
+  return <A>(
+    sql: string,
+    params: ReadonlyArray<unknown>,
+    use: (statement: Compiled, params: ReadonlyArray<unknown>) => A
+  ): Exit.Exit<A, SqlError> => {
+    // the driver's own way to say that a statement failed
+    try {
+      return Exit.succeed(use(prepare(sql), params))
+    } catch (cause) {
+      return Exit.fail(new SqlError({ cause, message: "Failed to execute statement" }))
+    }
+  }
+}
+
+const rowsOf = (statement: Compiled, params: ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+  if (statement.reader) return statement.all(...params)
+  statement.run(...params)
+  return []
+}
+
+const rawOf = (statement: Compiled, params: ReadonlyArray<unknown>): unknown =>
+  statement.reader ? statement.all(...params) : statement.run(...params)
+
+const valuesOf = (statement: Compiled, params: ReadonlyArray<unknown>): ReadonlyArray<ReadonlyArray<unknown>> => {
+  if (!statement.reader) {
+    statement.run(...params)
+    return []
+  }
+  statement.raw(true)
+  try {
+    return statement.all(...params).map((row) => (Array.isArray(row) ? row : [row]))
+  } finally {
+    statement.raw(false)
+  }
+}
+
 /**
- * A client of one SQLite file. It has one connection, which runs a statement at once: SQLite is called, not asked. So a
- * statement inside its own transaction, or while there is none, goes straight to the connection where nobody wants a span
- * of it; by way of permits, scopes and spans it would cost several times what SQLite takes for it.
+ * A client of one SQLite file, in WAL mode. It has one connection, which runs a statement at once: SQLite is called, not
+ * asked. So a statement inside its own transaction, or while there is none, goes straight to the driver where nobody wants
+ * a span of it; by way of permits, scopes and spans it would cost several times what SQLite takes for it. That is why the
+ * connection is our own: that of @effect/sql-sqlite-node looks each statement up through Effect's Cache.
  */
 export const makeSqlite = (
   filename: string
 ): Effect.Effect<SqlClient.SqlClient, SqlError, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function* () {
-    const client = yield* SqliteClient.make({
-      filename,
-      prepareCacheSize: maxPrepared,
-      prepareCacheTTL: preparedFor
+    const db = yield* Effect.acquireRelease(
+      Effect.try({
+        try: () => {
+          const opened = new Sqlite(filename)
+          opened.pragma("journal_mode = WAL")
+          return opened
+        },
+        catch: (cause) => new SqlError({ cause, message: "Failed to open the database" })
+      }),
+      (opened) => Effect.sync(() => opened.close())
+    )
+    const run = runner(db)
+    const connection: SqlConnection.Connection = {
+      execute: (sql, params) => Effect.suspend(() => run(sql, params, rowsOf)),
+      executeRaw: (sql, params) => Effect.suspend(() => run(sql, params, rawOf)),
+      executeValues: (sql, params) => Effect.suspend(() => run(sql, params, valuesOf)),
+      executeUnprepared: (sql, params) => Effect.suspend(() => run(sql, params, rowsOf)),
+      executeStream: (sql, params) => Stream.fromIterableEffect(Effect.suspend(() => run(sql, params, rowsOf)))
+    }
+
+    const permit = yield* Effect.makeSemaphore(1)
+    const client = yield* SqlClient.make({
+      acquirer: permit.withPermits(1)(Effect.succeed(connection)),
+      transactionAcquirer: Effect.uninterruptibleMask((restore) =>
+        Effect.as(
+          Effect.zipRight(
+            restore(permit.take(1)),
+            Effect.addFinalizer(() => permit.release(1))
+          ),
+          connection
+        )
+      ),
+      compiler: Statement.makeCompilerSqlite(),
+      spanAttributes: [["db.system.name", "sqlite"]]
     })
-    const connection = yield* Effect.scoped(client.reserve)
     let transactions = 0
 
     const withTransaction: SqlClient.SqlClient["withTransaction"] = (effect) =>

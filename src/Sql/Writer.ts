@@ -1,9 +1,23 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
-import { Cause, Chunk, Context, Deferred, Effect, Fiber, Layer, Option, Queue, type Scope, Tracer } from "effect"
+import {
+  Cause,
+  Chunk,
+  Context,
+  Deferred,
+  Effect,
+  Fiber,
+  identity,
+  Layer,
+  Option,
+  Queue,
+  type Scope,
+  Tracer
+} from "effect"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
+import { isTraced } from "../Telemetry/traced.js"
+import { inTurn } from "./inTurn.js"
 import { codeOf, DatabaseUnavailable, Ownership, rootOf } from "./Ownership.js"
-import { isTraced } from "./Sqlite.js"
 
 /** Writes that may wait for their commit; the next one waits for room. */
 const maxQueued = 4096
@@ -74,7 +88,7 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
     const afterwards = new Set<Effect.Effect<void>>()
     // A COMMIT that fails may leave an SQLite transaction open, and the next BEGIN on this connection needs it gone.
     const undo = sql.onDialectOrElse({ pg: () => Effect.void, orElse: () => Effect.ignore(sql`ROLLBACK`) })
-    const committed = Effect.suspend(() => Effect.forEach([...afterwards], (effect) => effect, { discard: true }))
+    const committed = Effect.suspend(() => inTurn([...afterwards], identity))
 
     const transaction = (
       group: ReadonlyArray<Write>,
@@ -88,7 +102,7 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
         })
         const writes = Effect.zipRight(
           starting,
-          Effect.forEach(group, (write) => write.run, { discard: true })
+          inTurn(group, (write) => write.run)
         ).pipe(
           Effect.tapErrorCause((cause) =>
             Effect.sync(() => {

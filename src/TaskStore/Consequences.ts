@@ -18,6 +18,8 @@ import { makeNotices } from "./Notices.js"
 
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
 const batch = 200
+/** Of these, tasks that are ended or released in one write: each takes several statements, and nobody else has a turn. */
+const settledAtOnce = 50
 /** A job tells of its progress this often at most. */
 const maxProgressEvents = 100
 
@@ -57,7 +59,7 @@ export interface ConsequencesOptions {
 
 /**
  * What the end of a task means for others: dependants are released or cancelled, its job counts it, gives the turn on and
- * ends with its last task. All of it is part of the write that ends the task, as far as that is no more than a batch; what
+ * ends with its last task. All of it is part of the write that ends the task, as far as that is no more than 50 tasks; what
  * is beyond is written down there (`settling`) and follows in writes of its own, over restarts too.
  */
 export interface Consequences {
@@ -288,7 +290,7 @@ export const makeConsequences = (
 
     const settleBatch = (at: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
-        let left = batch
+        let left = settledAtOnce
         while (left > 0) {
           // The latest first: what this write has ended is settled by it, whatever else is under way.
           const [row] = yield* sql<

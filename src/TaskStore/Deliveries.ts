@@ -1,12 +1,13 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { Effect } from "effect"
-import type { TaskId, WebhookStatus } from "../Domain/Task.js"
+import type { JobId, TaskId, WebhookStatus } from "../Domain/Task.js"
 
-/** What became of telling the latest end of a task to its `callbackUrl`; nothing where that was not to be told. */
+/** What became of telling the latest end of a task or job to its `callbackUrl`; nothing where that was not to be told. */
 export const webhookOf = (
   sql: SqlClient,
-  id: TaskId,
+  column: "task_id" | "job_id",
+  id: TaskId | JobId,
   url: string
 ): Effect.Effect<WebhookStatus | undefined, SqlError> =>
   Effect.map(
@@ -18,7 +19,7 @@ export const webhookOf = (
       readonly next_at: number | null
     }>`
       SELECT state, attempts, last_status, last_error, next_at FROM deliveries
-      WHERE task_id = ${id} AND url = ${url} ORDER BY seq DESC LIMIT 1`,
+      WHERE ${sql(column)} = ${id} AND url = ${url} ORDER BY seq DESC LIMIT 1`,
     ([row]) =>
       row === undefined
         ? undefined

@@ -17,6 +17,7 @@ import { Settings } from "../Settings.js"
 import { SqlWriter, unavailable } from "../Sql/Writer.js"
 import type { NewTask } from "../TaskStore.js"
 import { blockedWhy, type Consequences, chunksOf, type Edge, turnWhy } from "./Consequences.js"
+import { webhookOf } from "./Deliveries.js"
 import { firstOf, previewOf, rankOf } from "./Rows.js"
 import { budgetColumns } from "./Spending.js"
 
@@ -368,6 +369,10 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
     const result: JobStore["result"] = (tenant, id, { after, limit }) =>
       Effect.gen(function* () {
         const job = yield* get(tenant, id)
+        const webhook =
+          job.callbackUrl === undefined || job.state === "running"
+            ? undefined
+            : yield* read(webhookOf(sql, "job_id", id, job.callbackUrl))
         const { next, tasks } = yield* read(
           Effect.gen(function* () {
             const sizes = yield* sql<{ readonly position: number; readonly size: number | null }>`
@@ -388,7 +393,7 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
             }
           })
         )
-        return { job: { ...job, tasks }, next }
+        return { job: { ...job, webhook, tasks }, next }
       })
 
     const list: JobStore["list"] = (tenant, query) => {

@@ -1,8 +1,9 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Effect } from "effect"
+import { Effect, identity } from "effect"
 import { type Booking, limitOf } from "../Domain/Budget.js"
 import type { TaskSubmission } from "../Domain/Task.js"
+import { inTurn } from "../Sql/inTurn.js"
 
 /** A task's own budget, as columns of its row. */
 export const budgetColumns = ({ maxCostUsd, maxTokens }: Pick<TaskSubmission, "maxCostUsd" | "maxTokens">) => ({
@@ -33,16 +34,16 @@ export const book = (
   const { tokens } = amount
   if (nanoUsd === 0 && tokens === 0) return Effect.void
   const added = spending(sql, nanoUsd, tokens)
-  return Effect.all(
+  return inTurn(
     [
       sql`
         INSERT INTO spending (day, kind, name, nano_usd, tokens)
         VALUES (${day}, 'platform', ${platform}, ${nanoUsd}, ${tokens}), (${day}, 'key', ${tenant}, ${nanoUsd}, ${tokens})
         ON CONFLICT (day, kind, name) DO UPDATE
         SET nano_usd = spending.nano_usd + excluded.nano_usd, tokens = spending.tokens + excluded.tokens`,
-      parents.length === 0 ? Effect.void : sql`UPDATE tasks SET ${added} WHERE ${sql.in("id", parents)}`,
-      job === undefined ? Effect.void : sql`UPDATE jobs SET ${added} WHERE id = ${job}`
+      ...(parents.length === 0 ? [] : [sql`UPDATE tasks SET ${added} WHERE ${sql.in("id", parents)}`]),
+      ...(job === undefined ? [] : [sql`UPDATE jobs SET ${added} WHERE id = ${job}`])
     ],
-    { discard: true }
+    identity
   )
 }

@@ -1,4 +1,4 @@
-import { Chunk, Context, Effect, Layer, Option, Ref, Stream } from "effect"
+import { Chunk, Context, Effect, Layer, MutableRef, Option, Ref, Stream } from "effect"
 import { gatherAnswer } from "../Delegation/Answer.js"
 import type { Call, Delta } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
@@ -169,9 +169,7 @@ export const scriptedPlatforms = (scripts: ReadonlyArray<Script>): Layer.Layer<P
           settings,
           stream,
           complete: (model, call) =>
-            Effect.flatMap(Ref.make(Option.none<number>()), (firstTokenAt) =>
-              gatherAnswer(client, model, call, () => Effect.void, firstTokenAt)
-            ),
+            gatherAnswer(client, model, call, () => Effect.void, MutableRef.make(Option.none())),
           listModels: Effect.succeed([settings.model, ...Object.keys(settings.prices)]),
           check: Effect.suspend(() => {
             const number = (checks.get(script.id) ?? 0) + 1

@@ -1,4 +1,4 @@
-import { Effect, Option, Random, Ref, Stream } from "effect"
+import { Effect, MutableRef, Option, Random, Stream } from "effect"
 import { gatherAnswer } from "../../../src/Delegation/Answer.js"
 import type { Call, Delta } from "../../../src/Domain/Call.js"
 import { type AttemptFailure, PlatformFailure, QuotaFailure } from "../../../src/Domain/Failure.js"
@@ -179,10 +179,7 @@ export const makeSickPlatforms = ({ troubles }: Day, seed: string): SickPlatform
       id,
       settings,
       stream,
-      complete: (asked, call) =>
-        Effect.flatMap(Ref.make(Option.none<number>()), (firstTokenAt) =>
-          gatherAnswer(client, asked, call, () => Effect.void, firstTokenAt)
-        ),
+      complete: (asked, call) => gatherAnswer(client, asked, call, () => Effect.void, MutableRef.make(Option.none())),
       listModels: Effect.succeed([model]),
       check: Effect.gen(function* () {
         yield* Effect.sleep(ROUND_TRIP_MS)

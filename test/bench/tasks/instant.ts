@@ -1,4 +1,4 @@
-import { Effect, Layer, Option, Stream } from "effect"
+import { Chunk, Effect, Layer, Option, Stream } from "effect"
 import type { Delta } from "../../../src/Domain/Call.js"
 import { type PlatformClient, Platforms } from "../../../src/Platforms.js"
 import { Settings } from "../../../src/Settings.js"
@@ -21,7 +21,7 @@ const settings = Settings.platformDefaults("instant", {
   }
 })
 
-const answer: ReadonlyArray<Delta> = [
+const answer: Chunk.Chunk<Delta> = Chunk.fromIterable<Delta>([
   { _tag: "Start", limits: [] },
   { _tag: "Text", text: "Because." },
   {
@@ -30,7 +30,7 @@ const answer: ReadonlyArray<Delta> = [
     model: "instant-1",
     usage: { inputTokens: 10, cachedInputTokens: 0, outputTokens: 5, reasoningTokens: 0 }
   }
-]
+])
 
 /** The whole service over one platform in its own process, which answers at once or (`hangs`) never. */
 export const teamOver = (options: {
@@ -41,7 +41,7 @@ export const teamOver = (options: {
   const client: PlatformClient = {
     id: settings.id,
     settings,
-    stream: () => (options.hangs ? Stream.never : Stream.fromIterable(answer)),
+    stream: () => (options.hangs ? Stream.never : Stream.fromChunk(answer)),
     complete: () => Effect.dieMessage("only streams are asked for"),
     listModels: Effect.succeed([settings.model]),
     check: Effect.succeed({ models: [], readings: [] })
