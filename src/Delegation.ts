@@ -1,4 +1,17 @@
-import { Cause, Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, Ref, type Scope } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  MutableRef,
+  Option,
+  Random,
+  type Scope,
+  type Stream
+} from "effect"
 import { maxCostOf } from "./AgentRouter/Requirement.js"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark, type CallTimes } from "./Benchmark.js"
@@ -16,11 +29,13 @@ import {
   fromRoute,
   knownBefore
 } from "./Delegation/Failover.js"
+import { type Piece, type Relay, streamOf } from "./Delegation/Stream.js"
 import * as WithinBudgets from "./Delegation/WithinBudgets.js"
 import type { ServiceUnavailable } from "./Domain/ApiError.js"
 import type { Amount, Booking } from "./Domain/Budget.js"
 import { type Call, type Completion, estimateInputTokens, heldBytes } from "./Domain/Call.js"
 import {
+  type AnswerBroken,
   type AttemptFailure,
   AttemptsExhausted,
   type BudgetExhausted,
@@ -39,12 +54,15 @@ import {
 import type { Requirement } from "./Domain/Lease.js"
 import type { PlatformId, RoutingPolicy } from "./Domain/Platform.js"
 import type { Priority, TaskPreview, TaskType, TenantId } from "./Domain/Task.js"
-import { monotonicMs } from "./Domain/Time.js"
+import { epochMs, monotonicMs } from "./Domain/Time.js"
 import { costUsd, type Price, type Usage } from "./Domain/Usage.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { type PlatformClient, Platforms } from "./Platforms.js"
 import { type Lease, type LeaseRequest, type Outlook, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
+import { annotateSpan, traced } from "./Telemetry/traced.js"
+
+export type { Piece } from "./Delegation/Stream.js"
 
 export interface AttemptStarted {
   readonly number: number
@@ -109,6 +127,8 @@ export interface DelegationRequest<E> extends DelegatedCall {
   readonly held?: Held | undefined
   /** Whether, at that moment, a second attempt may be made beside the running one; default yes. */
   readonly mayHedge?: (() => boolean) | undefined
+  /** Gets the answer while it comes. There is no second attempt beside it then. */
+  readonly relay?: Relay<E> | undefined
 }
 
 /** What would become of a call, were it delegated now. */
@@ -235,6 +255,14 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
      * `routing.hedging` is set: the first good answer wins, the other attempt is interrupted and settled as ignored.
      */
     readonly delegate: <E = never>(request: DelegationRequest<E>) => Effect.Effect<Delegated, DelegationError | E>
+    /**
+     * The same piece by piece, and never hedged. Before its first token a failed attempt is invisible and another platform
+     * goes on; after it the stream fails with `AnswerBroken`. Who stops reading interrupts the attempt, which is settled as
+     * ignored. A reader that takes nothing holds its platform up, and nothing else.
+     */
+    readonly stream: <E = never>(
+      request: Omit<DelegationRequest<E>, "relay">
+    ) => Stream.Stream<Piece, DelegationError | AnswerBroken | E>
     /** Who would get the call now, and why. Takes nothing, changes nothing. */
     readonly preview: (call: DelegatedCall) => Effect.Effect<Preview, NoCapablePlatform | ServiceUnavailable>
   }
@@ -313,17 +341,17 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
        */
       const send = (
         { client, lease, reservation, started }: Opened,
-        { call, type }: DelegatedCall,
+        { call, relay, type }: DelegatedCall & Pick<DelegationRequest<unknown>, "relay">,
         deadlineAt: number,
         lost: Option.Option<Deferred.Deferred<void>>
       ): Effect.Effect<TimedOutcome> =>
         Effect.uninterruptibleMask((restore) =>
           Effect.gen(function* () {
             const startedAt = yield* monotonicMs
-            const firstTokenAt = yield* Ref.make(Option.none<number>())
-            const soFar = { text: "" }
+            const firstTokenAt = MutableRef.make(Option.none<number>())
+            const soFar = { text: "", heldUpMs: 0 }
             yield* benchmark.running({ platform: client.id, model: lease.model, type, firstTokenAt })
-            const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar).pipe(
+            const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar, relay).pipe(
               Effect.timeoutOption(Math.max(0, deadlineAt - startedAt))
             )
             const exit = yield* Option.match(lost, {
@@ -331,9 +359,10 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
               onSome: (loss) => Effect.raceFirst(answer, Effect.as(Deferred.await(loss), Option.none<Completion>()))
             }).pipe(restore, Effect.exit)
             const endedAt = yield* monotonicMs
-            const durationMs = sinceMs(startedAt, endedAt)
+            // what its reader held up is not the platform's time
+            const durationMs = sinceMs(startedAt, endedAt - soFar.heldUpMs)
             const timeToFirstTokenMs = Option.getOrUndefined(
-              Option.map(yield* Ref.get(firstTokenAt), (at) => sinceMs(startedAt, at))
+              Option.map(MutableRef.get(firstTokenAt), (at) => sinceMs(startedAt, at))
             )
             // before the permit is free, so that the call it wakes finds what is left of the budgets
             const ended = (outcome: Outcome, used: Amount): Effect.Effect<TimedOutcome> =>
@@ -387,10 +416,9 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             return timed
           }).pipe(Effect.scoped)
         ).pipe(
-          Effect.tap(({ outcome }) => Effect.annotateCurrentSpan({ outcome: outcome._tag })),
-          Effect.withSpan("Delegation.attempt", {
-            attributes: { number: started.number, platform: started.platform, model: started.model },
-            captureStackTrace: false
+          Effect.tap(({ outcome }) => annotateSpan({ outcome: outcome._tag })),
+          traced("Delegation.attempt", {
+            attributes: { number: started.number, platform: started.platform, model: started.model }
           })
         )
 
@@ -561,7 +589,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
       const delegate = <E = never>(request: DelegationRequest<E>): Effect.Effect<Delegated, DelegationError | E> =>
         Effect.gen(function* () {
           const startedAt = yield* monotonicMs
-          const deadlineAt = startedAt + request.deadline - (yield* Clock.currentTimeMillis)
+          const deadlineAt = startedAt + request.deadline - (yield* epochMs)
           const route = yield* router.route(request.requirement, request.type)
           const size = sizeOf(request.call)
           const trace: Array<TraceEntry> = []
@@ -612,7 +640,11 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
                 mayRecoverUnannounced:
                   state.mayRecoverUnannounced || unaffordable.some(({ kind }) => kind === "reserved")
               },
-              routing.hedging && request.priority === "HIGH" && !hedged && spent + 2 <= tasks.maxAttempts
+              routing.hedging &&
+                request.relay === undefined &&
+                request.priority === "HIGH" &&
+                !hedged &&
+                spent + 2 <= tasks.maxAttempts
             )
             // others took what was left of a budget while it waited
             if (Option.isNone(tried)) continue
@@ -631,6 +663,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
               }
               const { failure } = outcome
               last = failure
+              if (request.relay?.hasBegun() === true) return yield* Effect.fail(request.relay.brokenOff(failure, trace))
               if (spendsAttempt(viewOf(failure))) spent += 1
               if (endsTheCall(failure)) refusal = failure
               state = afterFailure(state, { platform: client.id, model }, failure, {
@@ -652,9 +685,8 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             trace
           })
         }).pipe(
-          Effect.withSpan("Delegation.delegate", {
-            attributes: { type: request.type, priority: request.priority, tenant: request.tenant },
-            captureStackTrace: false
+          traced("Delegation.delegate", {
+            attributes: { type: request.type, priority: request.priority, tenant: request.tenant }
           })
         )
 
@@ -663,7 +695,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
         const { policy, ...route } = yield* router.route(requirement, type)
         const { contenders: all, excluded } = fromRoute({ policy, ...route })
         const size = sizeOf(call)
-        const maxWaitMs = Math.max(0, deadline - (yield* Clock.currentTimeMillis))
+        const maxWaitMs = Math.max(0, deadline - (yield* epochMs))
         const { affordable, unaffordable } = yield* within.now(request, all, size.inputTokens)
         const late = unaffordable.filter(({ kind }) => kind !== "never").map(({ reason }) => reason)
         const { contenders } = yield* inTime(affordable, type, (yield* monotonicMs) + maxWaitMs)
@@ -685,7 +717,10 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
         } satisfies Preview
       })
 
-      return { delegate, preview }
+      const stream = <E = never>(request: Omit<DelegationRequest<E>, "relay">) =>
+        streamOf<E>((relayed) => delegate(relayed), request)
+
+      return { delegate, stream, preview }
     })
   )
 }

@@ -10,17 +10,22 @@ import type * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
 import type { ServeError } from "@effect/platform/HttpServerError"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, Option, Schema, type Scope } from "effect"
 import { Api } from "./Api.js"
 import * as BudgetsHttp from "./Budgets/Http.js"
 import { RequestLimits } from "./Budgets/RequestLimits.js"
 import type { Budgets } from "./Budgets.js"
+import * as SessionsHttp from "./CCRWatcher/Http.js"
+import { OwnAddress } from "./CCRWatcher/Router.js"
+import type { CCRWatcher } from "./CCRWatcher.js"
 import * as TasksHttp from "./Coordinator/Http.js"
 import * as JobsHttp from "./Coordinator/Jobs/Http.js"
 import type { Coordinator } from "./Coordinator.js"
 import { type ApiError, InvalidRequest } from "./Domain/ApiError.js"
 import * as EventsHttp from "./Events/Http.js"
 import type { Events } from "./Events.js"
+import * as GatewayHttp from "./Gateway/Http.js"
+import type { Gateway } from "./Gateway.js"
 import * as Authorization from "./Http/Authorization.js"
 import * as Docs from "./Http/Docs.js"
 import * as Doors from "./Http/Doors.js"
@@ -51,7 +56,15 @@ export class CannotListen extends Schema.TaggedError<CannotListen>()("CannotList
 const maxDrain = Duration.seconds(5)
 
 /** What the endpoints work with. */
-export type Concerns = Settings | Budgets | Coordinator | Events | PlatformDetector | ResourceManager
+export type Concerns =
+  | Settings
+  | Budgets
+  | CCRWatcher
+  | Coordinator
+  | Events
+  | Gateway
+  | PlatformDetector
+  | ResourceManager
 
 const endpoints = Layer.mergeAll(
   TasksHttp.layer,
@@ -60,6 +73,8 @@ const endpoints = Layer.mergeAll(
   PlatformsHttp.layer,
   ResourcesHttp.layer,
   BudgetsHttp.layer,
+  GatewayHttp.layer,
+  SessionsHttp.layer,
   Health.layer
 ).pipe(Layer.provide([Authorization.layer, RequestLimits.layer]))
 
@@ -220,7 +235,10 @@ const serve = Effect.gen(function* () {
 
   const bound = node.address()
   const boundPort = typeof bound === "object" && bound !== null ? bound.port : port
-  return { host, port: boundPort, url: `http://${urlHostOf(address)}:${boundPort}` }
+  const url = `http://${urlHostOf(address)}:${boundPort}`
+  const own = yield* Effect.serviceOption(OwnAddress)
+  if (Option.isSome(own)) yield* own.value.announce(url)
+  return { host, port: boundPort, url }
 })
 
 const handler = Effect.gen(function* () {

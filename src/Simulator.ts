@@ -1,7 +1,7 @@
 import { createServer } from "node:http"
 import { Context, Effect, Either, FiberSet, Layer, Option, Record, Schema, type Scope } from "effect"
 import { FieldProblem, type InvalidRequest } from "./Domain/ApiError.js"
-import { setFault, statsOf } from "./Simulator/Control.js"
+import { changeSubscription, setFault, statsOf } from "./Simulator/Control.js"
 import { type ActiveFault, type Fault, FaultBoard } from "./Simulator/Faults.js"
 import {
   basePathOf,
@@ -14,8 +14,10 @@ import {
 } from "./Simulator/Options.js"
 import { PlatformState } from "./Simulator/Platform.js"
 import { problemsOf } from "./Simulator/Problems.js"
+import { type RecordedRequest, Recorder } from "./Simulator/Recorder.js"
 import { makeHandler, type ServerContext } from "./Simulator/Server.js"
 import type { Stats } from "./Simulator/Stats.js"
+import type { SubscriptionChange } from "./Simulator/Subscription.js"
 
 export type { ErrorShape } from "./Simulator/Errors.js"
 export type { ActiveFault, Fault } from "./Simulator/Faults.js"
@@ -28,7 +30,9 @@ export type {
   SimulatorOptions,
   WindowLimit
 } from "./Simulator/Options.js"
+export type { RecordedRequest } from "./Simulator/Recorder.js"
 export type { PlatformStats, Stats } from "./Simulator/Stats.js"
+export type { SubscriptionChange } from "./Simulator/Subscription.js"
 
 /** The simulator could not start: its options are wrong (`problems` says where), or its port is not to be had. */
 export class SimulatorError extends Schema.TaggedError<SimulatorError>()("SimulatorError", {
@@ -38,7 +42,10 @@ export class SimulatorError extends Schema.TaggedError<SimulatorError>()("Simula
 
 /** A simulator that answers. */
 export interface RunningSimulator<Id extends string = string> {
-  /** Such as `http://127.0.0.1:4100`; below it `/__health`, `/__stats` and `/__faults`. */
+  /**
+   * Such as `http://127.0.0.1:4100`; below it `/__health`, `/__stats`, `/__faults`,
+   * `/__requests` and `/__subscription`.
+   */
   readonly url: string
   readonly port: number
   /** What a client of each platform takes as its base URL. */
@@ -54,6 +61,10 @@ export interface RunningSimulator<Id extends string = string> {
   readonly fault: (fault: Fault) => Effect.Effect<ActiveFault, InvalidRequest>
   /** Ends the faults set for one platform (not those set for `*`), or all of them; says how many. */
   readonly clearFaults: (platform?: Id) => Effect.Effect<number>
+  /** The newest calls that were admitted, oldest first, as many as `keepRequests` says. */
+  readonly requests: Effect.Effect<ReadonlyArray<RecordedRequest>>
+  /** Says from now on how much of a subscription is used: of a platform that speaks Anthropic's Messages format. */
+  readonly subscription: (platform: Id, change: SubscriptionChange) => Effect.Effect<void, InvalidRequest>
 }
 
 const decodeOptions = Schema.decodeUnknownEither(SimulatorOptionsSchema, { errors: "all", onExcessProperty: "error" })
@@ -76,12 +87,17 @@ const make = <Id extends string>(
     const fork = yield* FiberSet.makeRuntime<never, void, never>()
     const startedAt = clock.unsafeCurrentTimeNanos()
     const now = () => Number(clock.unsafeCurrentTimeNanos() - startedAt) / 1e6
-    const { seed, latencyScale = 1, platforms } = decoded.right
+    const { seed, latencyScale = 1, keepRequests = 0, platforms } = decoded.right
+    const wallMs = clock.unsafeCurrentTimeMillis()
     const context: ServerContext = {
       platforms: new Map(
-        Object.entries(platforms).map(([id, platform]) => [id, new PlatformState(id, platform, seed, latencyScale)])
+        Object.entries(platforms).map(([id, platform]) => [
+          id,
+          new PlatformState(id, platform, seed, latencyScale, wallMs)
+        ])
       ),
       faults: new FaultBoard(seed),
+      recorder: new Recorder(keepRequests),
       clock,
       fork,
       now
@@ -103,7 +119,9 @@ const make = <Id extends string>(
       stats: Effect.sync(() => statsOf(context)),
       faults: Effect.sync(() => context.faults.list(now())),
       fault: (fault) => Effect.suspend(() => setFault(context, fault)),
-      clearFaults: (platform) => Effect.sync(() => context.faults.clear(platform, now()))
+      clearFaults: (platform) => Effect.sync(() => context.faults.clear(platform, now())),
+      requests: Effect.sync(() => context.recorder.list(undefined)),
+      subscription: (platform, change) => Effect.suspend(() => changeSubscription(context, { platform, ...change }))
     }
   })
 
@@ -113,6 +131,8 @@ const environmentOf = (
   platform: SimulatedPlatform,
   url: string
 ): ReadonlyArray<readonly [string, string]> => {
+  // What speaks Anthropic's format is asked by Claude Code, which has settings of its own.
+  if (dialectOf(platform) === "anthropic") return []
   const {
     maxConcurrent,
     maxConcurrentPerModel,
@@ -285,6 +305,13 @@ export class Simulator extends Context.Tag("dream-team/Simulator")<Simulator, Ru
       })
     }
   } satisfies SimulatorOptions
+
+  /** Anthropic, to be asked by Claude Code at `<url>/<id>`: without latency, with a subscription that is told what is used. */
+  static readonly anthropic: SimulatedPlatform = {
+    wire: "anthropic-messages",
+    models: ["claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-4-5-20251001"],
+    ...instantly
+  }
 
   /** The four platforms without latency and limits. */
   static readonly instant = {

@@ -1,20 +1,23 @@
-import { Effect, Option, Ref, Stream } from "effect"
+import { Chunk, Effect, MutableRef, Option, Stream } from "effect"
 import type { Call, Completion, Delta, LimitReading, ToolCall } from "../Domain/Call.js"
 import { type AttemptFailure, PlatformFailure } from "../Domain/Failure.js"
 import { monotonicMs } from "../Domain/Time.js"
 import type { PlatformClient } from "../Platforms.js"
+import type { Relay } from "./Stream.js"
 
 /**
  * Streams one answer and gathers it whole. `firstTokenAt` is set (monotonic ms) when its first piece is there; `soFar`
- * holds the text that has come, for whoever wants it although the answer breaks off.
+ * holds the text that has come, for whoever wants it although the answer breaks off. `relay` gets each piece at once; how
+ * long it held up the reading of the next one is in `soFar` too, ms.
  */
 export const gatherAnswer = (
   client: PlatformClient,
   model: string,
   call: Call,
   onStart: (limits: ReadonlyArray<LimitReading>) => Effect.Effect<void>,
-  firstTokenAt: Ref.Ref<Option.Option<number>>,
-  soFar: { text: string } = { text: "" }
+  firstTokenAt: MutableRef.MutableRef<Option.Option<number>>,
+  soFar: { text: string; heldUpMs: number } = { text: "", heldUpMs: 0 },
+  relay?: Pick<Relay<unknown>, "give"> | undefined
 ): Effect.Effect<Completion, AttemptFailure> =>
   Effect.suspend(() => {
     const toolCalls: Array<ToolCall> = []
@@ -45,10 +48,20 @@ export const gatherAnswer = (
       return hasToken && !hadToken
         ? Effect.zipRight(
             onHeaders,
-            Effect.flatMap(monotonicMs, (now) => Ref.set(firstTokenAt, Option.some(now)))
+            Effect.map(monotonicMs, (now) => {
+              MutableRef.set(firstTokenAt, Option.some(now))
+            })
           )
         : onHeaders
     }
+
+    const takeAndGive = (to: Pick<Relay<unknown>, "give">) => (deltas: Chunk.Chunk<Delta>) =>
+      Effect.gen(function* () {
+        yield* take(deltas)
+        const before = yield* monotonicMs
+        yield* to.give({ platform: client.id, model }, Chunk.toReadonlyArray(deltas))
+        soFar.heldUpMs += (yield* monotonicMs) - before
+      })
 
     const answer = (): Effect.Effect<Completion, AttemptFailure> =>
       finish === undefined
@@ -67,7 +80,7 @@ export const gatherAnswer = (
           })
 
     return Stream.toPull(client.stream(model, call)).pipe(
-      Effect.flatMap((pull) => Effect.forever(Effect.flatMap(pull, take))),
+      Effect.flatMap((pull) => Effect.forever(Effect.flatMap(pull, relay === undefined ? take : takeAndGive(relay)))),
       Effect.catchAll(Option.match({ onNone: answer, onSome: Effect.fail })),
       Effect.scoped
     )

@@ -79,8 +79,9 @@ export const make = (
           const outlook = yield* now(paid, contenders, inputTokens)
           const maySettle =
             outlook.affordable.length === 0 && outlook.unaffordable.some(({ kind }) => kind === "reserved")
+          if (!maySettle) return outlook
           const leftMs = until - (yield* monotonicMs)
-          if (!maySettle || leftMs <= 0) return outlook
+          if (leftMs <= 0) return outlook
           yield* Effect.timeoutOption(budgets.settled(outlook.settlements), leftMs)
         }
       }).pipe(Effect.mapError(budgetsUnknown))

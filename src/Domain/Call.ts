@@ -32,6 +32,46 @@ export const Tool = Schema.Struct({
 }).annotations({ identifier: "Tool" })
 export type Tool = typeof Tool.Type
 
+/** The model asks for a function to be called. `arguments` is JSON text, as the model wrote it. */
+export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.String, arguments: Schema.String }).annotations(
+  { identifier: "ToolCall" }
+)
+export type ToolCall = typeof ToolCall.Type
+
+/** What the model asked for, and what came of it: `toolCallId` and `name` are those of the call that it answers. */
+export const ToolResult = Schema.Struct({
+  role: Schema.Literal("tool"),
+  toolCallId: Schema.String,
+  name: Schema.String,
+  content: Schema.String
+}).annotations({ identifier: "ToolResult" })
+export type ToolResult = typeof ToolResult.Type
+
+/**
+ * One turn of a conversation in which functions may be called. Every tool call of the assistant's is followed by its
+ * result before the next turn of a user.
+ */
+export const Turn = Schema.Union(
+  Schema.Struct({ role: Schema.Literal("user"), content: Message.fields.content }),
+  Schema.Struct({
+    role: Schema.Literal("assistant"),
+    content: Message.fields.content,
+    toolCalls: Schema.optional(Schema.Array(ToolCall))
+  }),
+  ToolResult
+).annotations({ identifier: "Turn" })
+export type Turn = typeof Turn.Type
+
+/** Tells a turn with a text of somebody's from a function's result. */
+export const isMessage = (turn: Turn): turn is Exclude<Turn, ToolResult> => turn.role !== "tool"
+
+/** Whether the model may, must or must not ask for a function to be called, or for which. */
+export const ToolChoice = Schema.Union(
+  Schema.Literal("auto", "none", "required"),
+  Schema.Struct({ name: Schema.String })
+).annotations({ identifier: "ToolChoice" })
+export type ToolChoice = typeof ToolChoice.Type
+
 /** `json` asks for an answer that is one JSON value, of the given JSON Schema where there is one. */
 export const ResponseFormat = Schema.Union(
   Schema.Struct({ type: Schema.Literal("text") }),
@@ -45,20 +85,16 @@ export type ResponseFormat = typeof ResponseFormat.Type
 /** One neutral request to a model: what every wire format is made from. */
 export const Call = Schema.Struct({
   system: Schema.optional(Schema.String),
-  messages: Schema.NonEmptyArray(Message),
+  messages: Schema.NonEmptyArray(Turn),
   /** Upper bound of the answer, tokens (reasoning included). */
   maxOutputTokens: Schema.optional(Schema.Int.pipe(Schema.positive())),
   temperature: Schema.optional(Schema.Number.pipe(Schema.between(0, 2))),
   responseFormat: Schema.optional(ResponseFormat),
-  tools: Schema.optional(Schema.Array(Tool))
+  tools: Schema.optional(Schema.Array(Tool)),
+  /** Left to the model (`auto`) by default; without tools it means nothing. */
+  toolChoice: Schema.optional(ToolChoice)
 }).annotations({ identifier: "Call" })
 export type Call = typeof Call.Type
-
-/** The model asks for a function to be called. `arguments` is JSON text, as the model wrote it. */
-export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.String, arguments: Schema.String }).annotations(
-  { identifier: "ToolCall" }
-)
-export type ToolCall = typeof ToolCall.Type
 
 export const FinishReason = Schema.Literal("stop", "length", "tool-calls").annotations({ identifier: "FinishReason" })
 export type FinishReason = typeof FinishReason.Type
@@ -119,6 +155,16 @@ export const textTokens = (text: string): number => {
   return quarters / 4
 }
 
+/** The tool calls that a turn of the assistant's made. */
+export const toolCallsOf = (turn: Turn): ReadonlyArray<ToolCall> =>
+  turn.role === "assistant" ? (turn.toolCalls ?? []) : []
+
+/** What a turn says beside its content: the names, ids and arguments of its tool calls, or which one it answers. */
+const beside = (turn: Turn): string =>
+  turn.role === "tool"
+    ? turn.name + turn.toolCallId
+    : toolCallsOf(turn).reduce((all, { arguments: given, id, name }) => all + name + id + given, "")
+
 /** Size of a call's input in tokens, for routing and reservations: that of its texts, 1,000 an image. Not for billing. */
 export const estimateInputTokens = (call: Call): number => {
   const contentTokens = (content: Message["content"]): number =>
@@ -129,7 +175,9 @@ export const estimateInputTokens = (call: Call): number => {
   const schema = call.responseFormat?.type === "json" ? textTokens(JSON.stringify(call.responseFormat)) : 0
   const system = textTokens(call.system ?? "")
   const fixed = system + tools + schema + 4
-  return Math.ceil(call.messages.reduce((sum, message) => sum + contentTokens(message.content) + 4, fixed))
+  return Math.ceil(
+    call.messages.reduce((sum, turn) => sum + contentTokens(turn.content) + textTokens(beside(turn)) + 4, fixed)
+  )
 }
 
 /** Memory that a call's texts take up, bytes, at most: two for each UTF-16 unit. */
@@ -142,5 +190,6 @@ export const heldBytes = (call: Call): number => {
           return sum + (part.source.kind === "url" ? part.source.url.length : part.source.data.length)
         }, 0)
   const tools = call.tools === undefined ? 0 : JSON.stringify(call.tools).length
-  return 2 * call.messages.reduce((sum, { content }) => sum + lengthOf(content), (call.system ?? "").length + tools)
+  const fixed = (call.system ?? "").length + tools
+  return 2 * call.messages.reduce((sum, turn) => sum + lengthOf(turn.content) + beside(turn).length, fixed)
 }

@@ -2,6 +2,7 @@ import { Schema } from "effect"
 import { FailureView } from "./Failure.js"
 import { LimitsPatch, ModelHealth, Performance } from "./Lease.js"
 import { BreakerState, PlatformId, PlatformStatus } from "./Platform.js"
+import { SessionEventBody, SessionId } from "./Session.js"
 import { AlternativeKind, JobId, TaskError, TaskId, TenantId, Verdict } from "./Task.js"
 import { Instant } from "./Time.js"
 
@@ -192,8 +193,15 @@ export const KeyEvent = Schema.extend(
 ).annotations({ identifier: "KeyEvent" })
 export type KeyEvent = typeof KeyEvent.Type
 
+/** One stored event of a Claude Code session. */
+export const SessionEvent = Schema.extend(
+  Schema.Struct({ id: Schema.Int, sessionId: SessionId, at: Instant }),
+  SessionEventBody
+).annotations({ identifier: "SessionEvent" })
+export type SessionEvent = typeof SessionEvent.Type
+
 /** Any stored event of the service. `id` grows with every one of them, whatever it belongs to. */
-export const ServiceEvent = Schema.Union(TaskEvent, JobEvent, PlatformEvent, KeyEvent).annotations({
+export const ServiceEvent = Schema.Union(TaskEvent, JobEvent, PlatformEvent, KeyEvent, SessionEvent).annotations({
   identifier: "ServiceEvent"
 })
 export type ServiceEvent = typeof ServiceEvent.Type

@@ -245,3 +245,11 @@ export class CallRefused extends Schema.TaggedError<CallRefused>()("CallRefused"
   failure: FailureView,
   trace
 }) {}
+
+/** The answer broke off after its reader had got the beginning of it: no other platform may go on. */
+export class AnswerBroken extends Schema.TaggedError<AnswerBroken>()("AnswerBroken", {
+  message: Schema.String,
+  platform: PlatformId,
+  failure: FailureView,
+  trace
+}) {}

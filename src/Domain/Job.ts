@@ -10,7 +10,8 @@ import {
   TaskState,
   TaskSubmission,
   TaskType,
-  TenantId
+  TenantId,
+  WebhookStatus
 } from "./Task.js"
 import { Instant } from "./Time.js"
 import { Usage } from "./Usage.js"
@@ -143,6 +144,8 @@ export type JobTask = typeof JobTask.Type
 /** A job with a page of its tasks, in their order, and their results. */
 export const JobResult = Schema.Struct({
   ...fields,
+  /** What became of telling its end to `callbackUrl`. */
+  webhook: Schema.optional(WebhookStatus),
   tasks: Schema.Array(JobTask),
   next: Schema.optional(Schema.String).annotations({
     description: "Cursor of the next page of tasks; absent on the last one."

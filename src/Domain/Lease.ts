@@ -5,9 +5,9 @@ import {
   type Capability,
   PlatformId,
   PlatformStatus,
+  PlatformWire,
   type RoutingPolicy,
-  TokensCounted,
-  WireFormat
+  TokensCounted
 } from "./Platform.js"
 import { TenantId } from "./Task.js"
 import { Instant } from "./Time.js"
@@ -220,7 +220,7 @@ export type ModelHealth = typeof ModelHealth.Type
 /** A platform as `/v1/platforms` shows it. */
 export const PlatformView = Schema.Struct({
   id: PlatformId,
-  wire: WireFormat,
+  wire: PlatformWire,
   baseUrl: Schema.String,
   model: Schema.String,
   capabilities: Schema.Array(Schema.String),

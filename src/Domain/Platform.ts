@@ -16,6 +16,12 @@ export const WireFormat = Schema.Literal("openai-responses", "openai-chat", "gem
 })
 export type WireFormat = typeof WireFormat.Type
 
+/** How a platform is reached: over HTTP in a wire format, or through the Claude Code of this machine. */
+export const PlatformWire = Schema.Literal(...WireFormat.literals, "claude-code").annotations({
+  identifier: "PlatformWire"
+})
+export type PlatformWire = typeof PlatformWire.Type
+
 /** What a model can do. A task lists what it needs in `requires`. */
 export const Capability = Schema.Literal(
   "text",

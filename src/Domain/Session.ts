@@ -89,6 +89,135 @@ export const HandoffId = Schema.String.pipe(
 )
 export type HandoffId = typeof HandoffId.Type
 
+/** A field, with the sentence that describes it to users of the API. */
+const field = <A, I>(schema: Schema.Schema<A, I>, description: string) =>
+  Schema.propertySignature(schema).annotations({ description })
+const maybe = <A, I>(schema: Schema.Schema<A, I>, description: string) =>
+  Schema.optional(schema).annotations({ description })
+
+/** Who continues: a headless run of Claude Code by the service, or a person who starts a launcher. */
+export const HandoffMode = Schema.Literal("headless", "launcher").annotations({ identifier: "HandoffMode" })
+export type HandoffMode = typeof HandoffMode.Type
+
+/** What asked for a hand-off: a window's level, a person, or a task whose session was refused. */
+export const HandoffCause = Schema.Literal("level", "person", "task").annotations({ identifier: "HandoffCause" })
+export type HandoffCause = typeof HandoffCause.Type
+
+/** How much a conversation holds; see `Transcript`. */
+export const ConversationCounts = Schema.Struct({
+  requests: Schema.Int,
+  answers: Schema.Int,
+  toolUses: Schema.Int,
+  toolResults: Schema.Int,
+  toolPairs: Schema.Int,
+  images: Schema.Int,
+  subagentLines: Schema.Int,
+  abandonedLines: Schema.Int,
+  compactions: Schema.Int,
+  brokenLines: Schema.Int
+}).annotations({ identifier: "ConversationCounts" })
+export type ConversationCounts = typeof ConversationCounts.Type
+
+/** What is kept of a session beside its transcript when it is handed off. */
+export const HandoffContext = Schema.Struct({
+  counts: field(ConversationCounts, "Of the transcript that was kept."),
+  turns: field(Schema.Int, "Messages as another model is given them."),
+  complete: field(Schema.Boolean, "Whether every tool use and every result is accounted for."),
+  openToolUses: field(Schema.Int, "Tool uses without a result, which get one that says so."),
+  orphanResults: field(Schema.Int, "Results without their tool use, which become text."),
+  contextTokens: maybe(Schema.Int, "Tokens in the context, as the provider counted them."),
+  model: Schema.optional(Schema.String),
+  lastAt: maybe(Instant, "When the transcript last grew."),
+  lastRequest: Schema.optional(
+    Schema.Struct({ text: Schema.String, refused: field(Schema.Boolean, "It was refused by the limit.") })
+  ),
+  todos: Schema.Array(Schema.Struct({ text: Schema.String, status: Schema.Literal("pending", "in_progress") })),
+  git: Schema.optional(
+    Schema.Struct({
+      branch: Schema.String,
+      commit: Schema.optional(Schema.String),
+      diffStat: Schema.String,
+      untracked: Schema.Array(Schema.String)
+    })
+  )
+}).annotations({ identifier: "HandoffContext" })
+export type HandoffContext = typeof HandoffContext.Type
+
+/** A hand-off as the API shows it. */
+export const HandoffView = Schema.Struct({
+  id: HandoffId,
+  sessionId: SessionId,
+  account: field(Schema.String, "The Claude configuration folder."),
+  window: field(LimitWindow, "Whose limit it is for; `manual` where a person asked without one."),
+  windowResetsAt: maybe(Instant, "When that window resets, where that is known."),
+  cause: HandoffCause,
+  state: HandoffState,
+  why: maybe(Schema.String, "Why it is in this state."),
+  mode: HandoffMode,
+  to: maybe(PlatformId, "The platform that was asked for."),
+  chain: field(Schema.Array(PlatformId), "Who may continue, in this order; empty until it was chosen."),
+  conveyance: maybe(
+    Schema.Literal("whole", "summary"),
+    "`whole`: the conversation itself; `summary`: what was told of it, because the window there is smaller."
+  ),
+  leftOut: field(Schema.Array(Schema.String), "What a summary does not hold."),
+  transcriptHash: maybe(Schema.String, "SHA-256 of the transcript that was kept."),
+  transcriptPath: maybe(Schema.String, "Where it is kept."),
+  context: Schema.optional(HandoffContext),
+  carried: maybe(ConversationCounts, "The same counts in the session that went on, where it was read."),
+  launcher: maybe(Schema.String, "The file that continues it; `dream-team sessions resume` starts it."),
+  newSessionId: maybe(SessionId, "The session in which it goes on."),
+  attempts: field(Schema.Int, "Runs that were started."),
+  nextAt: maybe(Instant, "When it is looked at again."),
+  answeredBy: maybe(Schema.String, "Platform and model that answered."),
+  createdAt: Instant,
+  updatedAt: Instant
+}).annotations({ identifier: "Handoff" })
+export type HandoffView = typeof HandoffView.Type
+
+/** One window of an account as it stands. */
+export const WindowView = Schema.Struct({
+  window: LimitWindow,
+  level: LimitLevel,
+  usedPercent: maybe(Schema.Number, "0 to 100."),
+  resetsAt: Schema.optional(Instant),
+  source: Schema.optional(ReadingSource),
+  at: maybe(Instant, "When it was read.")
+}).annotations({ identifier: "LimitWindowStatus" })
+export type WindowView = typeof WindowView.Type
+
+/** An account: all sessions of one Claude configuration folder share its limits. */
+export const AccountView = Schema.Struct({
+  account: Schema.String,
+  level: field(LimitLevel, "The highest of its windows."),
+  windows: Schema.Array(WindowView),
+  away: field(Schema.Boolean, "Its work goes on elsewhere, until its windows have reset and a probe turn passed.")
+}).annotations({ identifier: "ClaudeAccount" })
+export type AccountView = typeof AccountView.Type
+
+/** A Claude Code session as the API shows it. */
+export const SessionView = Schema.Struct({
+  id: SessionId,
+  account: Schema.String,
+  cwd: Schema.optional(Schema.String),
+  model: Schema.optional(Schema.String),
+  status: SessionStatus,
+  contextUsedPercent: Schema.optional(Schema.Number),
+  contextTokens: Schema.optional(Schema.Number),
+  contextWindow: Schema.optional(Schema.Number),
+  inputTokens: Schema.optional(Schema.Number),
+  outputTokens: Schema.optional(Schema.Number),
+  costUsd: Schema.optional(Schema.Number),
+  launchedBy: Schema.Literal("user", "dream-team"),
+  handoff: field(HandoffPolicy, "What happens by itself at the trigger level."),
+  busy: maybe(Schema.String, "Why nothing may be started on it now: it is open, or did something a moment ago."),
+  lastHandoff: Schema.optional(HandoffView),
+  startedAt: Instant,
+  endedAt: Schema.optional(Instant),
+  updatedAt: field(Instant, "When it last did something.")
+}).annotations({ identifier: "Session" })
+export type SessionView = typeof SessionView.Type
+
 /** What happened to a session, by type. */
 export const SessionEventBody = Schema.Union(
   Schema.Struct({
@@ -99,6 +228,14 @@ export const SessionEventBody = Schema.Union(
     usedPercent: Schema.optional(Schema.Number),
     resetsAt: Schema.optional(Instant),
     source: Schema.optional(ReadingSource)
+  }),
+  Schema.Struct({
+    type: Schema.Literal("session.reading"),
+    window: LimitWindow,
+    status: LimitStatus,
+    usedPercent: Schema.optional(Schema.Number),
+    resetsAt: Schema.optional(Instant),
+    source: ReadingSource
   }),
   Schema.Struct({
     type: Schema.Literal("handoff.changed"),

@@ -11,6 +11,7 @@ import {
   ServiceUnavailable,
   UnsupportedMediaType
 } from "../Domain/ApiError.js"
+import { speaksOpenAi } from "../Gateway/OpenAiErrors.js"
 import { ResourceManager } from "../ResourceManager.js"
 import { Settings, type SettingsShape } from "../Settings.js"
 import { declaredLength, discardBody, hasBody, tooLarge, withCheckedJson } from "./Body.js"
@@ -91,9 +92,11 @@ const checkBody = (
       })
 }
 
+const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?", 1)[0] ?? url
+
 const isHealth = (request: HttpServerRequest.HttpServerRequest): boolean => request.url.startsWith("/health/")
 
-/** Streams have no end of their own to wait for: they end when the server does. */
+/** Streams of events have no end of their own to wait for: they end when the server does. */
 const endsOn = (
   shutdown: Effect.Effect<void>,
   response: HttpServerResponse.HttpServerResponse
@@ -146,7 +149,8 @@ export const make: Effect.Effect<
           ),
         Scope.close
       )
-      return endsOn(shutdown.awaitBegin, response)
+      // A streamed answer has an end, which is waited for as that of any other answer is.
+      return speaksOpenAi(pathOf(request)) ? response : endsOn(shutdown.awaitBegin, response)
     })
 })
 

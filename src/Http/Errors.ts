@@ -15,6 +15,7 @@ import {
   NotFound,
   ServiceUnavailable
 } from "../Domain/ApiError.js"
+import { ofApiError, speaksOpenAi } from "../Gateway/OpenAiErrors.js"
 import { allowedMethods } from "./Routes.js"
 
 const maxProblems = 50
@@ -55,9 +56,14 @@ export const toParts = (
   body: encode(error)
 })
 
-/** The response that says `error`. */
-export const toResponse = (error: ApiError): HttpServerResponse.HttpServerResponse => {
-  const { status, headers, body } = toParts(error)
+const pathOf = (request: HttpServerRequest.HttpServerRequest): string => request.url.split("?", 1)[0] ?? request.url
+
+/** The response that says `error`, in the shape that the clients of its path expect. */
+const toResponse = (
+  error: ApiError,
+  request: HttpServerRequest.HttpServerRequest
+): HttpServerResponse.HttpServerResponse => {
+  const { status, headers, body } = speaksOpenAi(pathOf(request)) ? ofApiError(error) : toParts(error)
   return HttpServerResponse.unsafeJson(body, { status, headers })
 }
 
@@ -131,7 +137,7 @@ export const fromDecodeError = (error: HttpApiDecodeError): InvalidRequest => {
 }
 
 const notRouted = (request: HttpServerRequest.HttpServerRequest): ApiError => {
-  const path = request.url.split("?", 1)[0] ?? request.url
+  const path = pathOf(request)
   const allowed = allowedMethods(path)
   return allowed.length === 0 || allowed.includes(request.method)
     ? new NotFound({
@@ -174,19 +180,22 @@ export const answerErrors = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<
       if (Cause.isInterruptedOnly(cause)) {
         return isClientAbort(cause)
           ? Effect.failCause(Cause.interrupt(HttpServerError.clientAbortFiberId))
-          : Effect.succeed(toResponse(new ServiceUnavailable({ message: "The service is shutting down" })))
+          : Effect.succeed(toResponse(new ServiceUnavailable({ message: "The service is shutting down" }), request))
       }
       return Option.match(firstKnown(cause, request), {
-        onSome: (error) => Effect.succeed(toResponse(error)),
+        onSome: (error) => Effect.succeed(toResponse(error, request)),
         onNone: () =>
           Effect.as(
             Effect.logError("A request failed unexpectedly", cause).pipe(
               Effect.annotateLogs({
                 method: request.method,
-                path: shorten(request.url.split("?", 1)[0] ?? "", maxProblemLength)
+                path: shorten(pathOf(request), maxProblemLength)
               })
             ),
-            toResponse(new InternalError({ message: "Something went wrong inside the service; its log says what" }))
+            toResponse(
+              new InternalError({ message: "Something went wrong inside the service; its log says what" }),
+              request
+            )
           )
       })
     })

@@ -73,7 +73,7 @@ const watchReader = (request: HttpServerRequest.HttpServerRequest) =>
         if (state.isCut || state.givenAt === undefined || now - state.givenAt < maxUndrainedMs) return Effect.void
         state.isCut = true
         return Effect.zipRight(
-          Effect.logInfo("A reader of events was cut off: it has not taken any for half a minute"),
+          Effect.logInfo("A reader of a stream was cut off: it has not taken anything for half a minute"),
           cutOff(request)
         )
       }),
@@ -91,19 +91,19 @@ const watchReader = (request: HttpServerRequest.HttpServerRequest) =>
     }
   })
 
-/** The texts to send, one at each demand: events, or a comment where none came for a while. */
-const textsOf = (
+/**
+ * The texts to send, one at each demand: what `nextPage` has, or a comment where it has nothing for 15 s. `lastWords` says
+ * what is sent in place of a failure. A reader that takes nothing for half a minute is cut off.
+ */
+export const keptAlive = <E>(
   request: HttpServerRequest.HttpServerRequest,
-  events: Stream.Stream<ServiceEvent, ServiceUnavailable>
+  nextPage: Effect.Effect<string, Option.Option<E>>,
+  lastWords: (cause: Cause.Cause<E>) => Effect.Effect<string>
 ): Effect.Effect<Effect.Effect<string, Option.Option<never>>, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const pull = yield* Stream.toPull(events)
     const reader = yield* watchReader(request)
-    const nextPage = Effect.flatMap(pull, (chunk) => Effect.forEach(Chunk.toReadonlyArray(chunk), frame)).pipe(
-      Effect.map((frames) => frames.join(""))
-    )
-    let asked = Option.none<Fiber.RuntimeFiber<string, Option.Option<ServiceUnavailable>>>()
+    let asked = Option.none<Fiber.RuntimeFiber<string, Option.Option<E>>>()
     let isOver = false
     return Effect.gen(function* () {
       if (!(yield* reader.taken) || isOver) return yield* Effect.fail(Option.none())
@@ -128,6 +128,15 @@ const textsOf = (
     })
   })
 
+const pagesOf = (
+  events: Stream.Stream<ServiceEvent, ServiceUnavailable>
+): Effect.Effect<Effect.Effect<string, Option.Option<ServiceUnavailable>>, never, Scope.Scope> =>
+  Effect.map(Stream.toPull(events), (pull) =>
+    Effect.flatMap(pull, (chunk) => Effect.forEach(Chunk.toReadonlyArray(chunk), frame)).pipe(
+      Effect.map((frames) => frames.join(""))
+    )
+  )
+
 /** An id alone is no event, but what a reader comes back with that has seen none yet. */
 const opening = (from: number | undefined): string =>
   `retry: ${reconnectAfterMs}\n${from === undefined ? "" : `id: ${from}\n`}\n`
@@ -143,7 +152,11 @@ export const eventStream = (
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest> =>
   Effect.map(HttpServerRequest.HttpServerRequest, (request) =>
     HttpServerResponse.stream(
-      Stream.unwrapScoped(Effect.map(textsOf(request, events), Stream.repeatEffectOption)).pipe(
+      Stream.unwrapScoped(
+        Effect.flatMap(pagesOf(events), (nextPage) => keptAlive(request, nextPage, lastWords)).pipe(
+          Effect.map(Stream.repeatEffectOption)
+        )
+      ).pipe(
         Stream.filter((text) => text !== ""),
         (texts) => Stream.concat(Stream.make(opening(from)), texts),
         Stream.encodeText

@@ -61,12 +61,17 @@ const neverConnected: ReadonlySet<string> = new Set([
   "UND_ERR_CONNECT_TIMEOUT"
 ])
 
+/** A platform that is spoken to over HTTP. */
+export interface HttpPlatformSettings extends PlatformSettings {
+  readonly wire: WireFormat
+}
+
 /**
  * A client for one platform over HTTP. Timeouts run on the Clock (the time to connect is the transport's own);
  * nothing retries, follows redirects or hands our trace ids on.
  */
 export const makeHttpPlatform = (
-  settings: PlatformSettings,
+  settings: HttpPlatformSettings,
   httpClient: HttpClient.HttpClient,
   checkTimeoutMs: number
 ): PlatformClient => {

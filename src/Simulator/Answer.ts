@@ -10,7 +10,7 @@ export interface Piece {
   readonly afterMs: number
 }
 
-/** What the simulated model says. A function of the seed, the platform and the request's content alone. */
+/** What the simulated model says. A function of the seed, the platform and the request's content alone, where it is not told. */
 export interface Answer {
   /** 24 hexadecimal digits. */
   readonly id: string
@@ -48,8 +48,10 @@ export const answerOf = (options: {
   readonly latencyScale: number
   readonly request: SimulatedRequest
   readonly inputTokens: number
+  /** In place of its own words. */
+  readonly said?: string | undefined
 }): Answer => {
-  const { platform, platformId, request, inputTokens } = options
+  const { platform, platformId, request, inputTokens, said } = options
   const bound = outputBoundOf(platform, request)
   const random = seeded(options.seed, [
     platformId,
@@ -61,15 +63,16 @@ export const answerOf = (options: {
   const wantsReasoning = platform.reasoningTokens === undefined ? 0 : random.sample(platform.reasoningTokens)
   const reasoningTokens = Math.min(Math.round(wantsReasoning), Math.floor(bound / 2))
   const textBound = bound - reasoningTokens
-  const tool = calledTool(request)
+  const tool = said === undefined ? calledTool(request) : undefined
   const wanted = Math.max(1, Math.round(random.sample(platform.answerTokens)))
   const heading = `Simulated answer of ${platformId} (${request.model})`
   const whole =
-    tool !== undefined
+    said ??
+    (tool !== undefined
       ? JSON.stringify(jsonValueOf(tool.parameters, firstWords(request.prompt)))
       : request.json !== undefined
         ? jsonAnswer(request, heading)
-        : prose(heading, firstWords(request.prompt), wanted, textBound, random)
+        : prose(heading, firstWords(request.prompt), wanted, textBound, random))
   const text = firstTokens(whole, textBound)
   const cut = text.length < whole.length
   const outputTokens = Math.max(1, tokensOf(text)) + reasoningTokens

@@ -7,12 +7,31 @@ export const modelList = (platform: PlatformState, createdAt: number): unknown =
   if (platform.dialect === "gemini") {
     return { models: platform.options.models.map((model) => geminiModel(platform, model)) }
   }
+  if (platform.dialect === "anthropic") {
+    const data = platform.options.models.map((model) => anthropicModel(model, createdAt))
+    return { data, first_id: data[0]?.id ?? null, last_id: data[data.length - 1]?.id ?? null, has_more: false }
+  }
   return { object: "list", data: platform.options.models.map((model) => openAiModel(platform, model, createdAt)) }
 }
 
 /** One model, in the platform's own shape. */
-export const modelEntry = (platform: PlatformState, model: string, createdAt: number): unknown =>
-  platform.dialect === "gemini" ? geminiModel(platform, model) : openAiModel(platform, model, createdAt)
+export const modelEntry = (platform: PlatformState, model: string, createdAt: number): unknown => {
+  switch (platform.dialect) {
+    case "gemini":
+      return geminiModel(platform, model)
+    case "anthropic":
+      return anthropicModel(model, createdAt)
+    default:
+      return openAiModel(platform, model, createdAt)
+  }
+}
+
+const anthropicModel = (model: string, createdAt: number) => ({
+  type: "model",
+  id: model,
+  display_name: model,
+  created_at: iso(createdAt * 1_000)
+})
 
 const geminiModel = (platform: PlatformState, model: string) => ({
   name: `models/${model}`,

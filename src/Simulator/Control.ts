@@ -1,16 +1,20 @@
 import type { IncomingMessage, ServerResponse } from "node:http"
-import { Either, Schema } from "effect"
+import { type Clock, Either, Schema } from "effect"
 import { type FieldProblem, InvalidRequest } from "../Domain/ApiError.js"
 import { parseJson, readBody, sendError, sendJson } from "./Body.js"
 import { type ActiveFault, Fault, type FaultBoard, maxFaults } from "./Faults.js"
 import type { PlatformState } from "./Platform.js"
 import { problemsOf } from "./Problems.js"
+import type { Recorder } from "./Recorder.js"
 import type { Stats } from "./Stats.js"
+import { SubscriptionChange } from "./Subscription.js"
 
 /** What the simulator's own endpoints speak of. */
 export interface ControlContext {
   readonly platforms: ReadonlyMap<string, PlatformState>
   readonly faults: FaultBoard
+  readonly recorder: Recorder
+  readonly clock: Clock.Clock
   /** Monotonic ms since the start. */
   readonly now: () => number
 }
@@ -40,6 +44,36 @@ export const setFault = (
     return active
   })
 
+const decodeChange = Schema.decodeUnknownEither(
+  Schema.Struct({ platform: Schema.String, ...SubscriptionChange.fields }),
+  { errors: "all", onExcessProperty: "error" }
+)
+
+/** Changes what a platform's subscription allows, or says what is wrong with the change. */
+export const changeSubscription = (
+  { clock, platforms }: ControlContext,
+  input: unknown
+): Either.Either<void, InvalidRequest> =>
+  Either.gen(function* () {
+    const invalid = (problems: ReadonlyArray<FieldProblem>) =>
+      new InvalidRequest({ message: "The change of a subscription is not valid.", problems })
+    const { platform, ...change } = yield* Either.mapLeft(decodeChange(input), (error) => invalid(problemsOf(error)))
+    const subscription = platforms.get(platform)?.subscription
+    if (subscription === undefined) {
+      const known = [...platforms].flatMap(([id, one]) => (one.subscription === undefined ? [] : id)).join(", ")
+      return yield* Either.left(invalid([{ field: "platform", problem: `expected one of: ${known}` }]))
+    }
+    subscription.change(change, clock.unsafeCurrentTimeMillis())
+  })
+
+/** Every platform's subscription, by its id, where it has one. */
+const subscriptionsOf = ({ clock, platforms }: ControlContext): unknown =>
+  Object.fromEntries(
+    [...platforms].flatMap(([id, { subscription }]) =>
+      subscription === undefined ? [] : [[id, subscription.read(clock.unsafeCurrentTimeMillis())]]
+    )
+  )
+
 export const statsOf = ({ now, platforms }: ControlContext): Stats => {
   const at = now()
   const byPlatform = [...platforms].map(([id, platform]) => [id, platform.stats(at)] as const)
@@ -54,7 +88,7 @@ export const statsOf = ({ now, platforms }: ControlContext): Stats => {
   }
 }
 
-const endpoints: ReadonlyArray<string> = ["/__health", "/__stats", "/__faults"]
+const endpoints: ReadonlyArray<string> = ["/__health", "/__stats", "/__faults", "/__requests", "/__subscription"]
 
 /** Answers a request to the simulator itself. */
 export const control = (
@@ -80,8 +114,21 @@ export const control = (
         cleared: context.faults.clear(query.get("platform") ?? undefined, context.now())
       })
       return
+    case "GET /__requests":
+      sendJson(response, 200, { requests: context.recorder.list(query.get("platform") ?? undefined) })
+      return
+    case "GET /__subscription":
+      sendJson(response, 200, subscriptionsOf(context))
+      return
     case "POST /__faults":
-      readBody(incoming, (text) => postFault(context, response, text))
+      readBody(incoming, (text) => post(response, text, 201, (input) => setFault(context, input)))
+      return
+    case "POST /__subscription":
+      readBody(incoming, (text) =>
+        post(response, text, 200, (input) =>
+          Either.map(changeSubscription(context, input), () => subscriptionsOf(context))
+        )
+      )
       return
     default:
       if (endpoints.includes(path)) sendError(response, 405, "wrong-method", `${method} is not offered at ${path}.`)
@@ -89,7 +136,13 @@ export const control = (
   }
 }
 
-const postFault = (context: ControlContext, response: ServerResponse, text: string | undefined): void => {
+/** Does what a body asks for, and answers with what came of it. */
+const post = (
+  response: ServerResponse,
+  text: string | undefined,
+  status: number,
+  run: (input: unknown) => Either.Either<unknown, InvalidRequest>
+): void => {
   if (text === undefined) {
     sendError(response, 413, "too-large", "The body is too large.")
     return
@@ -99,8 +152,8 @@ const postFault = (context: ControlContext, response: ServerResponse, text: stri
     sendError(response, 400, "invalid-request", parsed.left, { problems: [] })
     return
   }
-  Either.match(setFault(context, parsed.right), {
+  Either.match(run(parsed.right), {
     onLeft: ({ message, problems }) => sendError(response, 400, "invalid-request", message, { problems }),
-    onRight: (active) => sendJson(response, 201, active)
+    onRight: (done) => sendJson(response, status, done)
   })
 }

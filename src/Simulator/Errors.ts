@@ -72,6 +72,8 @@ export const errorReply = (dialect: Dialect, kind: ErrorKind, facts: ErrorFacts)
       return dashScope(kind, facts)
     case "synthetic":
       return synthetic(kind, facts)
+    case "anthropic":
+      return anthropic(kind, facts)
   }
 }
 
@@ -477,5 +479,50 @@ const synthetic = (kind: ErrorKind, facts: ErrorFacts): ErrorReply => {
       return reply("Internal server error")
     case "overloaded":
       return reply("The model is overloaded, try again later")
+  }
+}
+
+/** Anthropic's errors, as its API reference lists them. */
+const anthropic = (kind: ErrorKind, facts: ErrorFacts): ErrorReply => {
+  const reply = (type: string, message: string, status = statusOf(kind)): ErrorReply => ({
+    status: facts.status ?? status,
+    headers: facts.violation === undefined ? {} : { "retry-after": retryAfterSeconds(facts.violation.waitMs) },
+    body: { type: "error", error: { type, message: facts.message ?? message }, request_id: facts.requestId }
+  })
+  const invalid = "invalid_request_error"
+  switch (kind) {
+    case "invalid-request":
+      return reply(invalid, "The request is not valid.")
+    case "missing-key":
+      return reply("authentication_error", "x-api-key header is required")
+    case "invalid-key":
+      return reply("authentication_error", "invalid x-api-key")
+    case "forbidden":
+      return reply("permission_error", "Your account does not have permission to use the specified resource.")
+    case "unpaid":
+      return reply(invalid, "Your credit balance is too low to access the Anthropic API.", 400)
+    case "model-not-found":
+      return reply("not_found_error", `model: ${facts.model ?? ""}`)
+    case "route-not-found":
+      return reply("not_found_error", "Not Found")
+    case "wrong-method":
+      return reply(invalid, "Method Not Allowed")
+    case "too-large":
+      return reply("request_too_large", "Request exceeds the maximum size")
+    case "context-too-long":
+      return reply(
+        invalid,
+        `prompt is too long: ${facts.context?.input ?? 1_000_001} tokens > ${facts.context?.max ?? 1_000_000} maximum`
+      )
+    case "policy":
+      return reply(invalid, "Output blocked by content filtering policy")
+    case "rate-limit":
+      return reply("rate_limit_error", "This request would exceed your account's rate limit. Please try again later.")
+    case "quota-exhausted":
+      return reply("rate_limit_error", "This request would exceed your account's usage limit.")
+    case "server-error":
+      return reply("api_error", "Internal server error")
+    case "overloaded":
+      return reply("overloaded_error", "Overloaded", 529)
   }
 }

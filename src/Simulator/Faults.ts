@@ -7,6 +7,8 @@ const common = {
   platform: Schema.String,
   /** Which requests it strikes: only calls to a model (the default), or lists of models and quotas too. */
   routes: Schema.optional(Schema.Literal("calls", "all")),
+  /** Only calls of whose texts one contains this. Default: all. */
+  containing: Schema.optional(Schema.NonEmptyString),
   /** Share of the requests it strikes, 0 to 1, drawn from the simulator's seed. Default 1. */
   rate: Schema.optional(Schema.Number.pipe(Schema.between(0, 1))),
   /** It ends after striking so many requests. Default: it does not. */
@@ -58,7 +60,9 @@ export const Fault = Schema.Union(
     after,
     /** Default `server-error`. */
     errorShape: Schema.optional(ErrorShape)
-  })
+  }),
+  /** No trouble: the model says this, whole and at its own pace. What is no string is said as JSON. */
+  Schema.Struct({ fault: Schema.Literal("answer"), ...common, says: Schema.Unknown })
 ).annotations({ identifier: "Fault", parseOptions: { onExcessProperty: "error", errors: "all" } })
 export type Fault = typeof Fault.Type
 
@@ -107,14 +111,16 @@ export class FaultBoard {
     return { id: entry.id, fault, struck: 0 }
   }
 
-  /** The fault that strikes this request, if any does; it counts as struck. */
-  draw(platform: string, isCall: boolean, now: number): Fault | undefined {
+  /** The fault that strikes this request, if any does; it counts as struck. `texts`: of a call to a model. */
+  draw(platform: string, texts: ReadonlyArray<string> | undefined, now: number): Fault | undefined {
     if (this.entries.length === 0) return undefined
     this.forget(now)
     for (const entry of this.entries) {
       const { fault } = entry
       if (fault.platform !== "*" && fault.platform !== platform) continue
-      if (!isCall && fault.routes !== "all") continue
+      if (texts === undefined && fault.routes !== "all") continue
+      const { containing } = fault
+      if (containing !== undefined && texts?.some((text) => text.includes(containing)) !== true) continue
       if (fault.rate !== undefined && entry.random.next() >= fault.rate) continue
       entry.struck++
       return fault

@@ -50,15 +50,18 @@ export const SimulatedLimits = Schema.Struct({
 export type SimulatedLimits = typeof SimulatedLimits.Type
 
 /** Whose base path, headers and error shapes are spoken. */
-export const Dialect = Schema.Literal("openai", "gemini", "dashscope", "synthetic").annotations({
+export const Dialect = Schema.Literal("openai", "gemini", "dashscope", "synthetic", "anthropic").annotations({
   identifier: "Dialect"
 })
 export type Dialect = typeof Dialect.Type
 
 export const SimulatedPlatform = Schema.Struct({
-  /** `openai-responses` answers `/chat/completions` as well, as OpenAI does. */
-  wire: WireFormat,
-  /** Default `gemini` for the wire `gemini`, else `openai`. */
+  /**
+   * `openai-responses` answers `/chat/completions` as well, as OpenAI does; `anthropic-messages` is what Claude Code
+   * speaks, to be let in by an API key or by a login.
+   */
+  wire: Schema.Union(WireFormat, Schema.Literal("anthropic-messages")),
+  /** Default `gemini` and `anthropic` for the wires of these names, else `openai`. */
   dialect: Schema.optional(Dialect),
   /** The models it knows; any other is answered with its "unknown model" error. */
   models: Schema.NonEmptyArray(Schema.NonEmptyString),
@@ -103,6 +106,8 @@ export interface SimulatorOptions<Id extends string = string> {
   readonly seed: number
   /** Multiplies every latency. Default 1. */
   readonly latencyScale?: number | undefined
+  /** How many of the newest admitted calls are kept, to be looked at. Default none. */
+  readonly keepRequests?: number | undefined
   /** By id: 1 to 40 lower-case letters, digits or hyphens, starting with a letter. */
   readonly platforms: Readonly<Record<Id, SimulatedPlatform>>
 }
@@ -113,14 +118,18 @@ export const SimulatorOptionsSchema = Schema.Struct({
   host: Schema.optional(Schema.NonEmptyString),
   seed: Schema.Number.pipe(Schema.finite()),
   latencyScale: Schema.optional(Schema.NonNegative.pipe(Schema.finite())),
+  keepRequests: Schema.optional(Schema.Int.pipe(Schema.between(0, 10_000))),
   platforms: Schema.Record({
     key: Schema.String.pipe(Schema.pattern(/^[a-z][a-z0-9-]{0,39}$/)),
     value: SimulatedPlatform
   })
 }).annotations({ identifier: "SimulatorOptions" })
 
-export const dialectOf = (platform: SimulatedPlatform): Dialect =>
-  platform.dialect ?? (platform.wire === "gemini" ? "gemini" : "openai")
+export const dialectOf = (platform: SimulatedPlatform): Dialect => {
+  if (platform.dialect !== undefined) return platform.dialect
+  if (platform.wire === "anthropic-messages") return "anthropic"
+  return platform.wire === "gemini" ? "gemini" : "openai"
+}
 
 /** Where a dialect's endpoints begin, below the platform's own prefix. */
 export const basePathOf = (dialect: Dialect): string => {
@@ -133,6 +142,9 @@ export const basePathOf = (dialect: Dialect): string => {
       return "/compatible-mode/v1"
     case "synthetic":
       return "/openai/v1"
+    case "anthropic":
+      // Its clients append the version themselves.
+      return ""
   }
 }
 

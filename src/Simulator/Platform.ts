@@ -11,6 +11,7 @@ import {
 } from "./Options.js"
 import type { SimulatedRequest } from "./Request.js"
 import type { PlatformStats } from "./Stats.js"
+import { SubscriptionState } from "./Subscription.js"
 
 export type PlatformCounters = {
   -readonly [Key in
@@ -22,6 +23,7 @@ export type PlatformCounters = {
     | "outputTokens"
     | "aborted"
     | "faultsInjected"
+    | "refusedBySubscription"
     | "otherRequests"]: PlatformStats[Key]
 }
 
@@ -34,6 +36,8 @@ export class PlatformState {
   readonly basePath: string
   readonly contextWindow: number
   readonly limiter: Limiter
+  /** Of a platform of the dialect `anthropic`: what its subscription allows. */
+  readonly subscription: SubscriptionState | undefined
   readonly violations = { requests: 0, tokens: 0, credits: 0, concurrency: 0 }
   readonly counters: PlatformCounters = {
     received: 0,
@@ -44,19 +48,22 @@ export class PlatformState {
     outputTokens: 0,
     aborted: 0,
     faultsInjected: 0,
+    refusedBySubscription: 0,
     otherRequests: 0
   }
   private readonly models: ReadonlySet<string>
   private readonly seed: number
   private readonly latencyScale: number
 
-  constructor(id: string, options: SimulatedPlatform, seed: number, latencyScale: number) {
+  /** `wallMs`: now, epoch ms. */
+  constructor(id: string, options: SimulatedPlatform, seed: number, latencyScale: number, wallMs: number) {
     this.id = id
     this.options = options
     this.dialect = dialectOf(options)
     this.basePath = basePathOf(this.dialect)
     this.contextWindow = options.contextWindow ?? defaultContextWindow
     this.limiter = new Limiter(options.limits, options.prices)
+    this.subscription = this.dialect === "anthropic" ? new SubscriptionState(wallMs) : undefined
     this.models = new Set(options.models)
     this.seed = seed
     this.latencyScale = latencyScale
@@ -75,14 +82,16 @@ export class PlatformState {
     return request.maxOutputTokens ?? this.options.maxOutputTokens ?? defaultMaxOutputTokens
   }
 
-  answer(request: SimulatedRequest, inputTokens: number): Answer {
+  /** `said`: what it says in place of its own words. */
+  answer(request: SimulatedRequest, inputTokens: number, said?: string): Answer {
     return answerOf({
       seed: this.seed,
       platformId: this.id,
       platform: this.options,
       latencyScale: this.latencyScale,
       request,
-      inputTokens
+      inputTokens,
+      said
     })
   }
 
@@ -102,8 +111,9 @@ export class PlatformState {
     )
   }
 
-  /** What the platform's answers say of its limits: only OpenAI's do. `wallMs` is epoch ms. */
+  /** What the platform's answers say of its limits: OpenAI's and Anthropic's do. `wallMs` is epoch ms. */
   limitHeaders(now: number, wallMs: number): Readonly<Record<string, string>> {
+    if (this.subscription !== undefined) return this.subscription.headers(wallMs)
     if (this.dialect !== "openai") return {}
     const headers: Record<string, string> = {}
     for (const [index, window] of this.planWindows().entries()) {

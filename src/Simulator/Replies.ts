@@ -27,6 +27,8 @@ const baseHeaders = ({ platform, requestId }: Arrival): Record<string, string> =
       return { "x-simulated": "true", "x-request-id": requestId, "openai-version": "2020-10-01" }
     case "dashscope":
       return { "x-simulated": "true", "x-request-id": requestId }
+    case "anthropic":
+      return { "x-simulated": "true", "request-id": requestId }
     case "gemini":
     case "synthetic":
       return { "x-simulated": "true" }
@@ -116,6 +118,8 @@ export const struck = (fault: Fault, arrival: Arrival, whole: Reply, call: Answe
         frames: [{ data, afterMs: 0 }]
       }
     }
+    case "answer":
+      return whole
     case "reset":
     case "hang":
       return { ...whole, frames: firstPart(whole.frames, fault.after ?? 0), ending: fault.fault }

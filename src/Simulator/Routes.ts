@@ -4,6 +4,7 @@ import type { PlatformState } from "./Platform.js"
 import type { BadRequest, SimulatedRequest } from "./Request.js"
 import { chatWriter, readChat } from "./Wire/Chat.js"
 import { geminiWriter, readGemini } from "./Wire/Gemini.js"
+import { messagesWriter, readMessages } from "./Wire/Messages.js"
 import { readResponses, responsesWriter } from "./Wire/Responses.js"
 import type { AnswerWriter } from "./Wire.js"
 
@@ -15,6 +16,7 @@ export type Route =
       readonly writer: AnswerWriter
     }
   | { readonly _tag: "CountTokens"; readonly model: string }
+  | { readonly _tag: "CountMessages" }
   | { readonly _tag: "Models" }
   | { readonly _tag: "Model"; readonly model: string }
   | { readonly _tag: "Quotas" }
@@ -30,6 +32,7 @@ export const routeOf = (platform: PlatformState, method: string, path: string, q
   }
   if (!path.startsWith(`${platform.basePath}/`)) return notFound
   const route = path.slice(platform.basePath.length)
+  if (platform.options.wire === "anthropic-messages") return anthropicRoute(method, route)
   if (route === "/models") return method === "GET" ? { _tag: "Models" } : wrongMethod
   if (platform.options.wire === "gemini") return geminiRoute(method, route, query)
   if (route.startsWith("/models/")) return method === "GET" ? { _tag: "Model", model: route.slice(8) } : wrongMethod
@@ -38,6 +41,19 @@ export const routeOf = (platform: PlatformState, method: string, path: string, q
       ? { _tag: "Call", read: readChat, writer: chatWriter }
       : route === "/responses" && platform.options.wire === "openai-responses"
         ? { _tag: "Call", read: readResponses, writer: responsesWriter }
+        : undefined
+  if (call === undefined) return notFound
+  return method === "POST" ? call : wrongMethod
+}
+
+const anthropicRoute = (method: string, route: string): Route => {
+  if (route === "/v1/models") return method === "GET" ? { _tag: "Models" } : wrongMethod
+  if (route.startsWith("/v1/models/")) return method === "GET" ? { _tag: "Model", model: route.slice(11) } : wrongMethod
+  const call: Route | undefined =
+    route === "/v1/messages"
+      ? { _tag: "Call", read: readMessages, writer: messagesWriter }
+      : route === "/v1/messages/count_tokens"
+        ? { _tag: "CountMessages" }
         : undefined
   if (call === undefined) return notFound
   return method === "POST" ? call : wrongMethod

@@ -1,15 +1,17 @@
 import type { IncomingMessage, ServerResponse } from "node:http"
-import { type Clock, Either } from "effect"
+import { Either } from "effect"
 import { parseJson, readBody, sendError } from "./Body.js"
 import { modelEntry, modelList, quotas } from "./Catalogue.js"
 import { type ControlContext, control } from "./Control.js"
 import { type ErrorFacts, type ErrorKind, errorReply } from "./Errors.js"
 import { Exchange, type Fork, type Reply } from "./Exchange.js"
+import type { Fault } from "./Faults.js"
 import type { PlatformState } from "./Platform.js"
 import { type Arrival, answerToReply, errorToReply, jsonReply, struck } from "./Replies.js"
 import type { BadRequest, SimulatedRequest } from "./Request.js"
 import { type Route, routeOf } from "./Routes.js"
 import { readGeminiCount } from "./Wire/Gemini.js"
+import { readMessagesCount } from "./Wire/Messages.js"
 import type { AnswerWriter } from "./Wire.js"
 
 /**
@@ -19,7 +21,6 @@ import type { AnswerWriter } from "./Wire.js"
 const concurrencyGraceMs = 20
 
 export interface ServerContext extends ControlContext {
-  readonly clock: Clock.Clock
   readonly fork: Fork
 }
 
@@ -85,7 +86,7 @@ const servePlatform = (
     else if (route._tag === "Call") {
       Either.match(readCall(platform, text, route.read, refuse), {
         onLeft: (turnAway) => turnAway(),
-        onRight: (call) => serveCall(context, arrival, route.writer, call, exchange)
+        onRight: (call) => serveCall(context, arrival, route.writer, { ...call, text }, exchange)
       })
     } else if (route._tag !== "Error") serveOther(context, arrival, route, text, exchange)
   })
@@ -94,6 +95,11 @@ const servePlatform = (
 interface ReadCall {
   readonly request: SimulatedRequest
   readonly inputTokens: number
+}
+
+/** With the body it was read from. */
+interface ReceivedCall extends ReadCall {
+  readonly text: string
 }
 
 const readJson = <A>(
@@ -144,7 +150,7 @@ const serveCall = (
   context: ServerContext,
   arrival: Arrival,
   writer: AnswerWriter,
-  { inputTokens, request }: ReadCall,
+  { inputTokens, request, text }: ReceivedCall,
   exchange: Exchange
 ): void => {
   const { platform, requestId } = arrival
@@ -153,6 +159,13 @@ const serveCall = (
 
   const judge = () => {
     const now = context.now()
+    if (platform.subscription?.refuses(context.clock.unsafeCurrentTimeMillis()) === true) {
+      counters.refusedBySubscription++
+      const reply = errorToReply(arrival, errorReply(platform.dialect, "quota-exhausted", { requestId }))
+      const limits = platform.limitHeaders(now, context.clock.unsafeCurrentTimeMillis())
+      exchange.play({ ...reply, headers: { ...reply.headers, ...limits, "x-should-retry": "false" } })
+      return
+    }
     const violation = limiter.admit(request.model, inputTokens, platform.reservedOutput(request), now)
     if (violation !== undefined) {
       platform.violations[violation.kind]++
@@ -164,12 +177,14 @@ const serveCall = (
       return
     }
     counters.inputTokens += inputTokens
-    const call = { writer, request, answer: platform.answer(request, inputTokens) }
+    const at = context.clock.unsafeCurrentTimeMillis()
+    context.recorder.add({ platform: platform.id, model: request.model, at, text })
+    const fault = context.faults.draw(platform.id, request.texts, now)
+    const call = { writer, request, answer: platform.answer(request, inputTokens, saidBy(fault)) }
     const whole = answerToReply(arrival, call, platform.limitHeaders(now, context.clock.unsafeCurrentTimeMillis()))
-    const fault = context.faults.draw(platform.id, true, now)
     if (fault !== undefined) counters.faultsInjected++
     const reply = fault === undefined ? whole : struck(fault, arrival, whole, call)
-    const isAnswer = fault === undefined || fault.fault === "drip"
+    const isAnswer = fault === undefined || fault.fault === "drip" || fault.fault === "answer"
     // A request that a status answers used nothing; any other used its input and what was sent of the answer.
     const usesTokens = fault?.fault !== "status"
     const end = () => {
@@ -189,6 +204,12 @@ const serveCall = (
   else judge()
 }
 
+/** What the model was told to say. */
+const saidBy = (fault: Fault | undefined): string | undefined => {
+  if (fault?.fault !== "answer") return undefined
+  return typeof fault.says === "string" ? fault.says : JSON.stringify(fault.says)
+}
+
 const serveOther = (
   context: ServerContext,
   arrival: Arrival,
@@ -199,7 +220,7 @@ const serveOther = (
   const { platform } = arrival
   const now = context.now()
   const whole = otherReply(context, arrival, route, text, now)
-  const fault = context.faults.draw(platform.id, false, now)
+  const fault = context.faults.draw(platform.id, undefined, now)
   if (fault !== undefined) platform.counters.faultsInjected++
   exchange.play(fault === undefined ? whole : struck(fault, arrival, whole, undefined))
 }
@@ -223,6 +244,14 @@ const otherReply = (
         : refused("model-not-found", { model: route.model })
     case "Quotas":
       return jsonReply(arrival, quotas(platform, now, context.clock.unsafeCurrentTimeMillis()))
+    case "CountMessages":
+      return Either.match(readJson(text, readMessagesCount), {
+        onLeft: (problem) => refused("invalid-request", problem),
+        onRight: (request) =>
+          platform.knows(request.model)
+            ? jsonReply(arrival, { input_tokens: platform.inputTokens(request) })
+            : refused("model-not-found", { model: request.model })
+      })
     case "CountTokens":
       return platform.knows(route.model)
         ? Either.match(
@@ -242,16 +271,31 @@ const decodePath = (path: string): string =>
     () => path
   )
 
+const headerOf = (incoming: IncomingMessage, name: string): string => {
+  const value = incoming.headers[name]
+  return (typeof value === "string" ? value : value?.[0]) ?? ""
+}
+
+const bearerOf = (incoming: IncomingMessage): string =>
+  /^Bearer\s+(\S+)\s*$/i.exec(incoming.headers.authorization ?? "")?.[1] ?? ""
+
+const keyOf = (platform: PlatformState, incoming: IncomingMessage, query: URLSearchParams): string => {
+  switch (platform.dialect) {
+    case "gemini":
+      return headerOf(incoming, "x-goog-api-key") || query.get("key") || ""
+    case "anthropic":
+      return headerOf(incoming, "x-api-key") || bearerOf(incoming)
+    default:
+      return bearerOf(incoming)
+  }
+}
+
 const keyProblem = (
   platform: PlatformState,
   incoming: IncomingMessage,
   query: URLSearchParams
 ): "missing-key" | "invalid-key" | undefined => {
-  const header = incoming.headers["x-goog-api-key"]
-  const given =
-    platform.dialect === "gemini"
-      ? (typeof header === "string" ? header : header?.[0]) || query.get("key") || ""
-      : (/^Bearer\s+(\S+)\s*$/i.exec(incoming.headers.authorization ?? "")?.[1] ?? "")
+  const given = keyOf(platform, incoming, query)
   if (given === "") return "missing-key"
   return platform.options.apiKey === undefined || platform.options.apiKey === given ? undefined : "invalid-key"
 }

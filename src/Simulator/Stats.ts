@@ -24,6 +24,8 @@ export const PlatformStats = Schema.Struct({
   streams: Schema.Int,
   /** Calls refused for what they are: key, route, model, body, context. */
   refused: Schema.Int,
+  /** Calls refused because a window of a subscription was used up, as it was told to be. */
+  refusedBySubscription: Schema.Int,
   /** Calls refused because a limit forbade them. */
   violations: Schema.Struct({
     requests: Schema.Int,

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option, Ref, Stream, TestClock } from "effect"
+import { Effect, MutableRef, Option, Stream, TestClock } from "effect"
 import { gatherAnswer } from "../../src/Delegation/Answer.js"
 import type { Call, Delta, LimitReading } from "../../src/Domain/Call.js"
 import { PlatformFailure } from "../../src/Domain/Failure.js"
@@ -17,7 +17,7 @@ const gather = (stream: ReturnType<PlatformClient["stream"]>) =>
   Effect.gen(function* () {
     const { all } = yield* Platforms
     const client = yield* Effect.orDie(Option.fromNullable(all[0]))
-    const firstTokenAt = yield* Ref.make(Option.none<number>())
+    const firstTokenAt = MutableRef.make(Option.none<number>())
     const readings: Array<ReadonlyArray<LimitReading>> = []
     const onStart = (limits: ReadonlyArray<LimitReading>) =>
       Effect.sync(() => {
@@ -26,7 +26,7 @@ const gather = (stream: ReturnType<PlatformClient["stream"]>) =>
     const completion = yield* Effect.either(
       gatherAnswer({ ...client, stream: () => stream }, "m", call, onStart, firstTokenAt)
     )
-    return { completion, readings, firstTokenAt: Option.getOrUndefined(yield* Ref.get(firstTokenAt)) }
+    return { completion, readings, firstTokenAt: Option.getOrUndefined(MutableRef.get(firstTokenAt)) }
   }).pipe(Effect.provide(Testing.platforms([{ id: "codex" }])))
 
 describe("gatherAnswer", () => {

@@ -92,6 +92,32 @@ describe("faults on command", () => {
     })
   )
 
+  it.scoped("answer: what the model is told to say, to the calls it is told to say it to", () =>
+    Effect.gen(function* () {
+      const running = yield* simulator()
+      const says = { valid: false, problems: ["It has no meaning."] }
+      const set = yield* send(`${running.url}/__faults`, {
+        body: { platform: "*", fault: "answer", containing: "nonsense", says }
+      })
+      expect(set.status).toBe(201)
+      for (const id of ids) {
+        for (const stream of [false, true]) {
+          const told = yield* ask(running.baseUrls, id, "some nonsense", { stream })
+          expect(told.status, id).toBe(200)
+          if (!stream) expect(JSON.parse(textOf(told)), id).toEqual(says)
+          const own = yield* ask(running.baseUrls, id, "hello", { stream })
+          expect(own.text, id).toContain("Simulated answer of")
+        }
+        expect((yield* send(`${running.baseUrls[id]}/models`)).status, id).toBe(200)
+      }
+      expect((yield* running.stats).platforms.codex).toMatchObject({ answered: 4, received: 4, faultsInjected: 2 })
+      yield* running.clearFaults()
+      yield* running.fault({ platform: "qwen", fault: "answer", says: "Just this." })
+      expect(textOf(yield* ask(running.baseUrls, "qwen", "anything"))).toBe("Just this.")
+      expect((yield* send(`${running.url}/__faults`, { body: { platform: "qwen", fault: "answer" } })).status).toBe(400)
+    })
+  )
+
   it.scoped("reset: before the response, and in the middle of it", () =>
     Effect.gen(function* () {
       const running = yield* simulator()

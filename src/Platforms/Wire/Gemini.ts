@@ -1,5 +1,14 @@
 import { Either, Schema } from "effect"
-import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from "../../Domain/Call.js"
+import {
+  type Call,
+  type Completion,
+  type Delta,
+  type FinishReason,
+  type Message,
+  type ToolCall,
+  type Turn,
+  toolCallsOf
+} from "../../Domain/Call.js"
 import type { Usage } from "../../Domain/Usage.js"
 import {
   type Decoded,
@@ -21,8 +30,14 @@ import {
 const RequestPart = Schema.Union(
   Schema.Struct({ text: Schema.String }),
   Schema.Struct({ inlineData: Schema.Struct({ mimeType: Schema.String, data: Schema.String }) }),
-  Schema.Struct({ fileData: Schema.Struct({ mimeType: Schema.optional(Schema.String), fileUri: Schema.String }) })
+  Schema.Struct({ fileData: Schema.Struct({ mimeType: Schema.optional(Schema.String), fileUri: Schema.String }) }),
+  Schema.Struct({
+    functionCall: Schema.Struct({ name: Schema.String, args: JsonObject }),
+    thoughtSignature: Schema.optional(Schema.String)
+  }),
+  Schema.Struct({ functionResponse: Schema.Struct({ name: Schema.String, response: JsonObject }) })
 )
+type RequestPart = typeof RequestPart.Type
 
 const Request = Schema.Struct({
   contents: Schema.Array(Schema.Struct({ role: Schema.Literal("user", "model"), parts: Schema.Array(RequestPart) })),
@@ -39,6 +54,14 @@ const Request = Schema.Struct({
         )
       })
     )
+  ),
+  toolConfig: Schema.optional(
+    Schema.Struct({
+      functionCallingConfig: Schema.Struct({
+        mode: Schema.Literal("AUTO", "ANY", "NONE"),
+        allowedFunctionNames: Schema.optional(Schema.Array(Schema.String))
+      })
+    })
   ),
   generationConfig: Schema.optional(
     Schema.Struct({
@@ -93,7 +116,7 @@ const imageType: Readonly<Record<string, string>> = {
   webp: "image/webp"
 }
 
-const parts = (content: Message["content"]): ReadonlyArray<typeof RequestPart.Type> =>
+const parts = (content: Message["content"]): ReadonlyArray<RequestPart> =>
   typeof content === "string"
     ? [{ text: content }]
     : content.map((part) => {
@@ -107,6 +130,57 @@ const parts = (content: Message["content"]): ReadonlyArray<typeof RequestPart.Ty
         const mimeType = extension === undefined ? undefined : imageType[extension]
         return { fileData: { mimeType, fileUri: part.source.url } }
       })
+
+/**
+ * Stands for the signature of a thought that this model did not have: Gemini 3 refuses a function call of the
+ * conversation that has none (https://ai.google.dev/gemini-api/docs/thought-signatures), and turns may come from elsewhere.
+ */
+const foreignThought = "skip_thought_signature_validator"
+
+const objectOf = decodeJson(JsonObject, "an object")
+
+/** Gemini takes objects only; what is none is put into one. */
+const objectIn = (text: string, name: string): Record<string, unknown> =>
+  Either.match(objectOf(text), { onLeft: () => ({ [name]: text }), onRight: (object) => ({ ...object }) })
+
+const partsOf = (turn: Turn): ReadonlyArray<RequestPart> => {
+  if (turn.role === "tool") {
+    return [{ functionResponse: { name: turn.name, response: objectIn(turn.content, "output") } }]
+  }
+  const calls = toolCallsOf(turn).map(
+    ({ arguments: given, name }, index): RequestPart => ({
+      functionCall: { name, args: given === "" ? {} : objectIn(given, "input") },
+      // Of calls made at once the first one carries the thought.
+      ...(index === 0 ? { thoughtSignature: foreignThought } : {})
+    })
+  )
+  return turn.content === "" && calls.length > 0 ? calls : [...parts(turn.content), ...calls]
+}
+
+/** Results of calls made at once come in one turn, as many of them as there were calls. */
+const contentsOf = (turns: Call["messages"]): Request["contents"] => {
+  const contents: Array<{ readonly role: "user" | "model"; readonly parts: ReadonlyArray<RequestPart> }> = []
+  let before: Turn["role"] | undefined
+  for (const turn of turns) {
+    const last = contents.at(-1)
+    if (turn.role === "tool" && before === "tool" && last !== undefined) {
+      contents[contents.length - 1] = { ...last, parts: [...last.parts, ...partsOf(turn)] }
+    } else {
+      contents.push({ role: turn.role === "assistant" ? "model" : "user", parts: partsOf(turn) })
+    }
+    before = turn.role
+  }
+  return contents
+}
+
+const choice = ({ toolChoice, tools = [] }: Call): Request["toolConfig"] => {
+  if (tools.length === 0 || toolChoice === undefined) return undefined
+  if (typeof toolChoice !== "string") {
+    return { functionCallingConfig: { mode: "ANY", allowedFunctionNames: [toolChoice.name] } }
+  }
+  const mode = { auto: "AUTO", none: "NONE", required: "ANY" } as const
+  return { functionCallingConfig: { mode: mode[toolChoice] } }
+}
 
 const config = (call: Call): Request["generationConfig"] => {
   const json = call.responseFormat?.type === "json" ? call.responseFormat : undefined
@@ -124,10 +198,7 @@ const encodeRequest = encodeJson(Request)
 
 const encode: Wire["encode"] = ({ call }) =>
   encodeRequest({
-    contents: call.messages.map((message) => ({
-      role: message.role === "assistant" ? ("model" as const) : ("user" as const),
-      parts: parts(message.content)
-    })),
+    contents: contentsOf(call.messages),
     systemInstruction: call.system === undefined ? undefined : { parts: [{ text: call.system }] },
     tools:
       call.tools === undefined || call.tools.length === 0
@@ -141,6 +212,7 @@ const encode: Wire["encode"] = ({ call }) =>
               }))
             }
           ],
+    toolConfig: choice(call),
     generationConfig: config(call)
   })
 

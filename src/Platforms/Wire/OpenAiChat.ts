@@ -1,5 +1,13 @@
 import { Either, Schema } from "effect"
-import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from "../../Domain/Call.js"
+import {
+  type Call,
+  type Completion,
+  type Delta,
+  type FinishReason,
+  type ToolCall,
+  type Turn,
+  toolCallsOf
+} from "../../Domain/Call.js"
 import type { Usage } from "../../Domain/Usage.js"
 import {
   type Decoded,
@@ -26,14 +34,24 @@ const ContentPart = Schema.Union(
   Schema.Struct({ type: Schema.Literal("image_url"), image_url: Schema.Struct({ url: Schema.String }) })
 )
 
+const RequestMessage = Schema.Struct({
+  role: Schema.Literal("system", "user", "assistant", "tool"),
+  content: Schema.NullOr(Schema.Union(Schema.String, Schema.Array(ContentPart))),
+  tool_calls: Schema.optional(
+    Schema.Array(
+      Schema.Struct({
+        id: Schema.String,
+        type: Schema.Literal("function"),
+        function: Schema.Struct({ name: Schema.String, arguments: Schema.String })
+      })
+    )
+  ),
+  tool_call_id: Schema.optional(Schema.String)
+})
+
 const Request = Schema.Struct({
   model: Schema.String,
-  messages: Schema.Array(
-    Schema.Struct({
-      role: Schema.Literal("system", "user", "assistant"),
-      content: Schema.Union(Schema.String, Schema.Array(ContentPart))
-    })
-  ),
+  messages: Schema.Array(RequestMessage),
   stream: Schema.optional(Schema.Literal(true)),
   stream_options: Schema.optional(Schema.Struct({ include_usage: Schema.Literal(true) })),
   max_tokens: Schema.optional(Schema.Int),
@@ -58,6 +76,12 @@ const Request = Schema.Struct({
           parameters: JsonObject
         })
       })
+    )
+  ),
+  tool_choice: Schema.optional(
+    Schema.Union(
+      Schema.Literal("auto", "none", "required"),
+      Schema.Struct({ type: Schema.Literal("function"), function: Schema.Struct({ name: Schema.String }) })
     )
   )
 })
@@ -121,15 +145,27 @@ const ChunkBody = Schema.Struct({
 })
 const decodeChunk = decodeValue(ChunkBody, "an event of the stream")
 
-const message = (
-  role: Message["role"],
-  from: Message["content"]
-): Either.Either<Request["messages"][number], string> => {
-  if (typeof from === "string") {
-    return Either.right({ role, content: from })
+const message = (turn: Turn): Either.Either<Request["messages"][number], string> => {
+  if (turn.role === "tool") {
+    return Either.right({ role: "tool", content: turn.content, tool_call_id: turn.toolCallId })
+  }
+  const { content, role } = turn
+  const calls = toolCallsOf(turn)
+  const called =
+    calls.length === 0
+      ? {}
+      : {
+          tool_calls: calls.map(({ arguments: given, id, name }) => ({
+            id,
+            type: "function" as const,
+            function: { name, arguments: given }
+          }))
+        }
+  if (typeof content === "string") {
+    return Either.right({ role, content: content === "" && calls.length > 0 ? null : content, ...called })
   }
   const parts: Array<typeof ContentPart.Type> = []
-  for (const part of from) {
+  for (const part of content) {
     if (part.type === "text") {
       parts.push(part)
     } else if (role === "assistant") {
@@ -138,7 +174,7 @@ const message = (
       parts.push({ type: "image_url", image_url: { url: imageUrl(part) } })
     }
   }
-  return Either.right({ role, content: parts })
+  return Either.right({ role, content: parts, ...called })
 }
 
 const format = (call: Call): Pick<Request, "response_format"> => {
@@ -157,10 +193,15 @@ const format = (call: Call): Pick<Request, "response_format"> => {
       }
 }
 
+const choice = ({ toolChoice, tools = [] }: Call): Request["tool_choice"] => {
+  if (tools.length === 0 || toolChoice === undefined) return undefined
+  return typeof toolChoice === "string" ? toolChoice : { type: "function", function: { name: toolChoice.name } }
+}
+
 const encodeRequest = encodeJson(Request)
 
 const encode: Wire["encode"] = ({ baseUrl, call, model, stream }) =>
-  Either.flatMap(Either.all(call.messages.map((turn) => message(turn.role, turn.content))), (turns) => {
+  Either.flatMap(Either.all(call.messages.map(message)), (turns) => {
     const needsWord =
       call.responseFormat?.type === "json" &&
       call.responseFormat.schema === undefined &&
@@ -181,7 +222,8 @@ const encode: Wire["encode"] = ({ baseUrl, call, model, stream }) =>
       tools:
         call.tools === undefined || call.tools.length === 0
           ? undefined
-          : call.tools.map((tool) => ({ type: "function" as const, function: tool }))
+          : call.tools.map((tool) => ({ type: "function" as const, function: tool })),
+      tool_choice: choice(call)
     })
   })
 

@@ -1,5 +1,13 @@
 import { Either, Predicate, Schema } from "effect"
-import type { Call, Completion, Delta, FinishReason, Message, ToolCall } from "../../Domain/Call.js"
+import {
+  type Call,
+  type Completion,
+  type Delta,
+  type FinishReason,
+  type ToolCall,
+  type Turn,
+  toolCallsOf
+} from "../../Domain/Call.js"
 import type { Usage } from "../../Domain/Usage.js"
 import {
   type Decoded,
@@ -27,14 +35,24 @@ const InputContent = Schema.Union(
   Schema.Struct({ type: Schema.Literal("input_image"), image_url: Schema.String })
 )
 
+const InputItem = Schema.Union(
+  Schema.Struct({
+    role: Schema.Literal("user", "assistant", "developer"),
+    content: Schema.Union(Schema.String, Schema.Array(InputContent))
+  }),
+  Schema.Struct({
+    type: Schema.Literal("function_call"),
+    call_id: Schema.String,
+    name: Schema.String,
+    arguments: Schema.String
+  }),
+  Schema.Struct({ type: Schema.Literal("function_call_output"), call_id: Schema.String, output: Schema.String })
+)
+type InputItem = typeof InputItem.Type
+
 const Request = Schema.Struct({
   model: Schema.String,
-  input: Schema.Array(
-    Schema.Struct({
-      role: Schema.Literal("user", "assistant", "developer"),
-      content: Schema.Union(Schema.String, Schema.Array(InputContent))
-    })
-  ),
+  input: Schema.Array(InputItem),
   instructions: Schema.optional(Schema.String),
   store: Schema.Literal(false),
   stream: Schema.optional(Schema.Literal(true)),
@@ -62,6 +80,12 @@ const Request = Schema.Struct({
         parameters: JsonObject,
         strict: Schema.Boolean
       })
+    )
+  ),
+  tool_choice: Schema.optional(
+    Schema.Union(
+      Schema.Literal("auto", "none", "required"),
+      Schema.Struct({ type: Schema.Literal("function"), name: Schema.String })
     )
   )
 })
@@ -116,12 +140,19 @@ const decodeDelta = decodeValue(Schema.Struct({ delta: Schema.String }), "a delt
 const decodeItem = decodeValue(Schema.Struct({ item: OutputItem }), "an output item of the stream")
 const decodeFinal = decodeValue(Schema.Struct({ response: Schema.Unknown }), "the last event of the stream")
 
-const content = (role: Message["role"], from: Message["content"]): Either.Either<Request["input"][number], string> => {
-  if (typeof from === "string") {
-    return Either.right({ role, content: from })
+const items = (turn: Turn): Either.Either<ReadonlyArray<InputItem>, string> => {
+  if (turn.role === "tool") {
+    return Either.right([{ type: "function_call_output", call_id: turn.toolCallId, output: turn.content }])
+  }
+  const { content, role } = turn
+  const calls = toolCallsOf(turn).map(
+    ({ arguments: given, id, name }): InputItem => ({ type: "function_call", call_id: id, name, arguments: given })
+  )
+  if (typeof content === "string") {
+    return Either.right(content === "" && calls.length > 0 ? calls : [{ role, content }, ...calls])
   }
   const parts: Array<typeof InputContent.Type> = []
-  for (const part of from) {
+  for (const part of content) {
     if (part.type === "text") {
       parts.push({ type: role === "user" ? "input_text" : "output_text", text: part.text })
     } else if (role === "assistant") {
@@ -130,7 +161,12 @@ const content = (role: Message["role"], from: Message["content"]): Either.Either
       parts.push({ type: "input_image", image_url: imageUrl(part) })
     }
   }
-  return Either.right({ role, content: parts })
+  return Either.right([{ role, content: parts }, ...calls])
+}
+
+const choice = ({ toolChoice, tools = [] }: Call): Request["tool_choice"] => {
+  if (tools.length === 0 || toolChoice === undefined) return undefined
+  return typeof toolChoice === "string" ? toolChoice : { type: "function", name: toolChoice.name }
 }
 
 const format = (call: Call): Pick<Request, "text"> => {
@@ -147,7 +183,8 @@ const format = (call: Call): Pick<Request, "text"> => {
 const encodeRequest = encodeJson(Request)
 
 const encode: Wire["encode"] = ({ call, model, stream }) =>
-  Either.flatMap(Either.all(call.messages.map((message) => content(message.role, message.content))), (input) => {
+  Either.flatMap(Either.all(call.messages.map(items)), (turns) => {
+    const input = turns.flat()
     const needsWord =
       call.responseFormat?.type === "json" && call.responseFormat.schema === undefined && !speaksOfJson(call)
     return encodeRequest({
@@ -163,7 +200,8 @@ const encode: Wire["encode"] = ({ call, model, stream }) =>
       tools:
         call.tools === undefined || call.tools.length === 0
           ? undefined
-          : call.tools.map((tool) => ({ type: "function" as const, ...tool, strict: false }))
+          : call.tools.map((tool) => ({ type: "function" as const, ...tool, strict: false })),
+      tool_choice: choice(call)
     })
   })
 

@@ -14,7 +14,16 @@ const Part = Schema.Union(
 const ChatMessage = Schema.Struct({
   role: Schema.Literal("system", "developer", "user", "assistant", "tool"),
   content: orNull(Schema.Union(Schema.String, Schema.Array(Part))),
-  tool_calls: orNull(Schema.Array(Schema.Unknown))
+  tool_calls: orNull(
+    Schema.Array(
+      Schema.Struct({
+        id: Schema.String,
+        type: Schema.Literal("function"),
+        function: Schema.Struct({ name: Schema.NonEmptyString, arguments: Schema.String })
+      })
+    )
+  ),
+  tool_call_id: orNull(Schema.String)
 })
 
 const ChatRequest = Schema.Struct({
@@ -61,8 +70,39 @@ const contentText = (content: typeof ChatMessage.Type.content): string =>
     ? content
     : (content ?? []).map((part) => ("text" in part ? (part.text ?? "") : "")).join("")
 
+/** Every tool call is answered by the messages right after it, and no message answers another one. */
+const unpaired = (messages: ReadonlyArray<typeof ChatMessage.Type>): BadRequest | undefined => {
+  let open = new Set<string>()
+  const unanswered = (at: number): BadRequest => ({
+    message:
+      "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. " +
+      `The following tool_call_ids did not have response messages: ${[...open].join(", ")}`,
+    param: `messages.[${at}].role`
+  })
+  for (const [index, message] of messages.entries()) {
+    if (message.role === "tool") {
+      if (!open.delete(message.tool_call_id ?? "")) {
+        return {
+          message: "Messages with role 'tool' must be a response to a preceeding message with 'tool_calls'.",
+          param: `messages.[${index}].role`
+        }
+      }
+    } else {
+      if (open.size > 0) return unanswered(index)
+      open = new Set((message.tool_calls ?? []).map(({ id }) => id))
+    }
+  }
+  return open.size > 0 ? unanswered(messages.length) : undefined
+}
+
+const decodePaired = (body: unknown) =>
+  Either.flatMap(decode(body), (request) => {
+    const problem = unpaired(request.messages)
+    return problem === undefined ? Either.right(request) : Either.left(problem)
+  })
+
 export const readChat = (body: unknown): Either.Either<SimulatedRequest, BadRequest> =>
-  Either.map(decode(body), (request) => {
+  Either.map(decodePaired(body), (request) => {
     const contents = request.messages.map(({ content }) => contentText(content))
     const last = request.messages[request.messages.length - 1]
     const format = request.response_format ?? undefined

@@ -7,8 +7,9 @@ const Part = Schema.Struct({
   text: orNull(Schema.String),
   inlineData: orNull(Schema.Struct({ mimeType: Schema.String, data: Schema.String })),
   fileData: orNull(Schema.Struct({ fileUri: Schema.String })),
-  functionCall: orNull(Schema.Unknown),
-  functionResponse: orNull(Schema.Unknown)
+  functionCall: orNull(Schema.Struct({ name: Schema.NonEmptyString, args: orNull(Schema.Object) })),
+  functionResponse: orNull(Schema.Struct({ name: Schema.NonEmptyString, response: Schema.Object })),
+  thoughtSignature: orNull(Schema.String)
 })
 
 const Content = Schema.Struct({
@@ -85,6 +86,37 @@ const partsText = (parts: ReadonlyArray<typeof Part.Type>): string =>
     .filter((text) => text !== "")
     .join("")
 
+const count = (content: typeof Content.Type | undefined, what: "functionCall" | "functionResponse"): number =>
+  (content?.parts ?? []).filter((part) => part[what] !== undefined && part[what] !== null).length
+
+/** As many responses follow as there were calls; and the first call of a step has a thought's signature, for Gemini 3. */
+const unpaired = (contents: ReadonlyArray<typeof Content.Type>): BadRequest | undefined => {
+  for (const [index, content] of contents.entries()) {
+    const calls = count(content, "functionCall")
+    if (calls !== count(contents[index + 1], "functionResponse")) {
+      return {
+        message:
+          "Please ensure that the number of function response parts is equal to the number of function call parts of " +
+          "the function call turn.",
+        param: undefined
+      }
+    }
+    const first = content.parts.find(({ functionCall }) => functionCall !== undefined && functionCall !== null)
+    if (first !== undefined && !first.thoughtSignature) {
+      return {
+        message: `Function call is missing a thought_signature in functionCall parts. Function call: ${first.functionCall?.name}, position ${index}.`,
+        param: undefined
+      }
+    }
+  }
+  return count(contents[0], "functionResponse") === 0
+    ? undefined
+    : {
+        message: "Please ensure that function response turn comes immediately after a function call turn.",
+        param: undefined
+      }
+}
+
 export const readGemini = (
   body: unknown,
   route: { readonly model: string; readonly stream: boolean; readonly sse: boolean }
@@ -97,7 +129,11 @@ export const readGemini = (
       param: unknown
     })
   }
-  return Either.map(decode(named), (request) => {
+  const read = Either.flatMap(decode(named), (request) => {
+    const problem = unpaired(request.contents)
+    return problem === undefined ? Either.right(request) : Either.left(problem)
+  })
+  return Either.map(read, (request) => {
     const last = request.contents[request.contents.length - 1]
     const config = request.generationConfig
     const schema = config?.responseJsonSchema ?? config?.responseSchema ?? undefined

@@ -14,7 +14,12 @@ const Item = Schema.Union(
     role: Schema.Literal("system", "developer", "user", "assistant"),
     content: Schema.Union(Schema.String, Schema.Array(Part))
   }),
-  Schema.Struct({ type: Schema.Literal("function_call"), name: Schema.String, arguments: Schema.String }),
+  Schema.Struct({
+    type: Schema.Literal("function_call"),
+    call_id: Schema.String,
+    name: Schema.String,
+    arguments: Schema.String
+  }),
   Schema.Struct({ type: Schema.Literal("function_call_output"), call_id: Schema.String, output: Schema.Unknown }),
   Schema.Struct({ type: Schema.Literal("reasoning", "item_reference") })
 )
@@ -63,8 +68,32 @@ const itemText = (item: typeof Item.Type): string => {
     : item.content.map((part) => ("text" in part ? part.text : "")).join("")
 }
 
+/** Every function call has its output among the items, after it, and no output is that of another one. */
+const unpaired = (items: ReadonlyArray<typeof Item.Type>): BadRequest | undefined => {
+  const open = new Set<string>()
+  const answered = new Set<string>()
+  for (const item of items) {
+    if (!("call_id" in item)) continue
+    if (item.type === "function_call") open.add(item.call_id)
+    else if (open.delete(item.call_id)) answered.add(item.call_id)
+    else if (!answered.has(item.call_id)) {
+      return { message: `No tool call found for function call output with call_id ${item.call_id}.`, param: "input" }
+    }
+  }
+  const [first] = open
+  return first === undefined
+    ? undefined
+    : { message: `No tool output found for function call ${first}.`, param: "input" }
+}
+
+const decodePaired = (body: unknown) =>
+  Either.flatMap(decode(body), (request) => {
+    const problem = typeof request.input === "string" ? undefined : unpaired(request.input)
+    return problem === undefined ? Either.right(request) : Either.left(problem)
+  })
+
 export const readResponses = (body: unknown): Either.Either<SimulatedRequest, BadRequest> =>
-  Either.map(decode(body), (request) => {
+  Either.map(decodePaired(body), (request) => {
     const input = request.input
     const items = typeof input === "string" ? [] : input
     const inputTexts = typeof input === "string" ? [input] : items.map(itemText)
