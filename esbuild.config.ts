@@ -1,42 +1,54 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { join, relative, resolve } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
-import { build } from "esbuild"
+import { type BuildOptions, build } from "esbuild"
 import { answers } from "./src/Cli.js"
 
 const root = fileURLToPath(new URL(".", import.meta.url))
 
+const common = {
+  absWorkingDir: root,
+  bundle: true,
+  format: "esm",
+  platform: "node",
+  target: "node20",
+  minify: true,
+  legalComments: "none",
+  metafile: true,
+  write: false,
+  logLevel: "warning",
+  external: ["better-sqlite3", "@parcel/watcher", "msgpackr-extract"],
+  // Bundled CommonJS packages (undici, ws) call `require` for Node's own modules.
+  banner: {
+    js: 'import{createRequire as __dreamTeamCreateRequire}from"node:module";const require=__dreamTeamCreateRequire(import.meta.url);'
+  }
+} as const satisfies BuildOptions
+
 /**
- * Bundles the command line program into `outdir`. Importing Effect unbundled costs a second and more at every start;
- * splitting keeps each command's modules in chunks that load when it runs. Native modules stay outside the bundle.
+ * Bundles the command line program and the feed into `outdir`. Importing Effect unbundled costs a second and more at
+ * every start; splitting keeps each command's modules in chunks that load when it runs. Native modules stay outside the
+ * bundle.
  */
 export const buildBin = async (outdir: string): Promise<void> => {
-  const { metafile, outputFiles } = await build({
-    absWorkingDir: root,
+  const program = await build({
+    ...common,
     entryPoints: ["src/main.ts"],
     outdir,
-    bundle: true,
     splitting: true,
-    format: "esm",
-    platform: "node",
-    target: "node20",
-    minify: true,
-    legalComments: "none",
-    metafile: true,
-    write: false,
-    logLevel: "warning",
     // Help needs nothing but its text, so it is rendered here and answered before anything else is loaded.
     define: { DREAM_TEAM_ANSWERS: JSON.stringify(answers) },
-    external: ["better-sqlite3", "@parcel/watcher", "msgpackr-extract"],
-    chunkNames: "chunk-[hash]",
-    // Bundled CommonJS packages (undici, ws) call `require` for Node's own modules.
-    banner: {
-      js: 'import{createRequire as __dreamTeamCreateRequire}from"node:module";const require=__dreamTeamCreateRequire(import.meta.url);'
-    }
+    chunkNames: "chunk-[hash]"
   })
+  // Apart from the rest and in one file: Claude Code runs it again and again, so each file it loads counts.
+  const feed = await build({ ...common, entryPoints: [{ in: "src/feed.ts", out: "dream-team-feed" }], outdir })
   const folder = resolve(root, outdir)
-  const files = new Map<string, Uint8Array>(outputFiles.map(({ contents, path }) => [relative(folder, path), contents]))
-  files.set("THIRD-PARTY-LICENSES.txt", Buffer.from(thirdPartyLicences(Object.keys(metafile.inputs))))
+  const files = new Map<string, Uint8Array>(
+    [...program.outputFiles, ...feed.outputFiles].map(({ contents, path }) => [relative(folder, path), contents])
+  )
+  files.set(
+    "THIRD-PARTY-LICENSES.txt",
+    Buffer.from(thirdPartyLicences(Object.keys({ ...program.metafile.inputs, ...feed.metafile.inputs })))
+  )
   mkdirSync(folder, { recursive: true })
   for (const [name, contents] of files) writeAtomically(join(folder, name), contents)
   for (const name of readdirSync(folder))
@@ -47,7 +59,7 @@ export const buildBin = async (outdir: string): Promise<void> => {
 const writeAtomically = (path: string, contents: Uint8Array): void => {
   if (existsSync(path) && readFileSync(path).equals(contents)) return
   const draft = `${path}.${process.pid}`
-  writeFileSync(draft, contents, { mode: path.endsWith("main.js") ? 0o755 : 0o644 })
+  writeFileSync(draft, contents, { mode: /(main|dream-team-feed)\.js$/.test(path) ? 0o755 : 0o644 })
   renameSync(draft, path)
 }
 

@@ -1,11 +1,14 @@
 import * as HttpApi from "@effect/platform/HttpApi"
 import * as OpenApi from "@effect/platform/OpenApi"
 import { BudgetsGroup } from "./Budgets/Api.js"
+import { SessionsGroup } from "./CCRWatcher/Api.js"
 import { BulkLine, BulkVerdict, TasksGroup } from "./Coordinator/Api.js"
 import { JobsGroup } from "./Coordinator/Jobs/Api.js"
 import { ErrorBody } from "./Domain/ApiError.js"
+import { ChatCompletionChunk } from "./Domain/ChatCompletion.js"
 import { ServiceEvent, TaskEvent } from "./Domain/Event.js"
 import { EventsGroup } from "./Events/Api.js"
+import { GatewayGroup } from "./Gateway/Api.js"
 import { HealthGroup } from "./Http/HealthApi.js"
 import { completeSpec } from "./Http/OpenApiSpec.js"
 import { PlatformsGroup } from "./PlatformDetector/Api.js"
@@ -19,11 +22,13 @@ export class Api extends HttpApi.make("dream-team")
   .add(PlatformsGroup)
   .add(ResourcesGroup)
   .add(BudgetsGroup)
+  .add(GatewayGroup)
+  .add(SessionsGroup)
   .add(HealthGroup)
   .addError(ErrorBody.Forbidden)
   .addError(ErrorBody.InternalError)
   .addError(ErrorBody.ServiceUnavailable)
-  .annotate(HttpApi.AdditionalSchemas, [BulkLine, BulkVerdict, TaskEvent, ServiceEvent])
+  .annotate(HttpApi.AdditionalSchemas, [BulkLine, BulkVerdict, TaskEvent, ServiceEvent, ChatCompletionChunk])
   .annotateContext(
     OpenApi.annotations({
       title: "Dream Team",

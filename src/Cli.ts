@@ -6,6 +6,7 @@ import { Misuse } from "./Cli/Exit.js"
 import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
 import { JobMode, JobState } from "./Domain/Job.js"
 import { RoutingPolicy } from "./Domain/Platform.js"
+import { SessionStatus } from "./Domain/Session.js"
 import { Priority, TaskState, TaskType } from "./Domain/Task.js"
 import { InstantText } from "./Domain/Time.js"
 
@@ -106,8 +107,13 @@ const url = Options.optional(
 
 const tasksModule = () => import("./Cli/Tasks.js")
 const jobsModule = () => import("./Cli/Jobs.js")
+const claudeModule = () => import("./Cli/Claude.js")
+const sessionsModule = () => import("./Cli/Sessions.js")
 const configModule = () => import("./Cli/Config.js")
 
+const sessionArgument = Args.text({ name: "ID" }).pipe(
+  Args.withDescription("The session's id, as 'sessions list' shows it.")
+)
 const platformArgument = Args.text({ name: "PLATFORM" }).pipe(
   Args.withDescription("The platform's id, as 'platforms list' shows it.")
 )
@@ -211,6 +217,13 @@ const settingsFlags = {
     )
   ),
   config: maybe(text("config", "The JSON file with settings. Default: what DREAM_TEAM_CONFIG names."))
+}
+
+const claudeFlags = {
+  settings: maybe(
+    text("settings", "The settings file of Claude Code. Default settings.json in CLAUDE_CONFIG_DIR, or in ~/.claude.")
+  ),
+  dryRun: Options.boolean("dry-run").pipe(Options.withDescription("Only show what would change."))
 }
 
 /** Every command, in the order in which help lists them. */
@@ -521,8 +534,51 @@ export const commands: ReadonlyArray<Leaf> = [
     )
   ),
   leaf(
+    "sessions list",
+    "Show Claude Code sessions, and how near their limits are. Also what 'sessions' alone does.",
+    "",
+    Command.make(
+      "list",
+      {
+        status: Options.optional(oneOf("status", SessionStatus.literals, "Only sessions of this status.")),
+        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
+        url,
+        json
+      },
+      loaded(() => sessionsModule().then(({ list }) => ({ run: list })))
+    )
+  ),
+  leaf(
+    "sessions handoff",
+    "Let a session go on with another platform, its context kept.",
+    "ID",
+    Command.make(
+      "handoff",
+      {
+        id: sessionArgument,
+        to: Options.optional(text("to", "This platform alone. Default: the chain of the settings.")),
+        launcher: Options.boolean("launcher").pipe(
+          Options.withDescription("Make a launcher, also where the service could continue by itself.")
+        ),
+        url,
+        json
+      },
+      loaded(() => sessionsModule().then(({ handoff }) => ({ run: handoff })))
+    )
+  ),
+  leaf(
+    "sessions resume",
+    "Go on with a session in this terminal, with another platform.",
+    "ID",
+    Command.make(
+      "resume",
+      { id: sessionArgument, url, json },
+      loaded(() => sessionsModule().then(({ resume }) => ({ run: resume })))
+    )
+  ),
+  leaf(
     "events",
-    "Follow what happens to tasks, jobs and platforms, until stopped.",
+    "Follow what happens to tasks, jobs, platforms and Claude Code sessions, until stopped.",
     "",
     Command.make(
       "events",
@@ -552,6 +608,26 @@ export const commands: ReadonlyArray<Leaf> = [
       "doctor",
       { ...settingsFlags, json },
       loaded(() => import("./Cli/Doctor.js"))
+    )
+  ),
+  leaf(
+    "claude install",
+    "Let Claude Code report its sessions and limits: adds a status line and hooks to its settings.",
+    "",
+    Command.make(
+      "install",
+      { ...claudeFlags, config: settingsFlags.config, json },
+      loaded(() => claudeModule().then(({ install }) => ({ run: install })))
+    )
+  ),
+  leaf(
+    "claude uninstall",
+    "Take them out of Claude Code's settings again.",
+    "",
+    Command.make(
+      "uninstall",
+      { ...claudeFlags, json },
+      loaded(() => claudeModule().then(({ uninstall }) => ({ run: uninstall })))
     )
   ),
   leaf(
@@ -594,7 +670,7 @@ export const commands: ReadonlyArray<Leaf> = [
 ]
 
 /** What a group of commands does where none of them is named. */
-const defaults: Readonly<Record<string, string>> = { platforms: "list" }
+const defaults: Readonly<Record<string, string>> = { platforms: "list", sessions: "list" }
 
 const about = `Dream Team ${manifest.version}. ${manifest.description}`
 

@@ -21,6 +21,7 @@ import {
 } from "./Domain/ApiError.js"
 import { mayBeLast, ServiceEvent, TaskEvent } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
+import type { SessionId } from "./Domain/Session.js"
 import { isTerminal, type JobId, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
 import type { EventKind } from "./Events/Api.js"
 
@@ -169,6 +170,7 @@ export interface EventsFilter {
   readonly task?: TaskId | undefined
   readonly job?: JobId | undefined
   readonly platform?: PlatformId | undefined
+  readonly session?: SessionId | undefined
 }
 
 /** The typed client of the HTTP API. Works wherever there is an `HttpClient`, browsers included. */

@@ -36,6 +36,7 @@ import { Settings } from "./Settings.js"
 import { Arrivals } from "./Sql/Writer.js"
 import { TaskStore } from "./TaskStore.js"
 import { TaskValidator } from "./TaskValidator.js"
+import { traced } from "./Telemetry/traced.js"
 
 export interface TaskFilter {
   readonly state?: TaskState | undefined
@@ -160,7 +161,7 @@ const make = Effect.gen(function* () {
               })
         })
 
-  const submit = Effect.fn("Coordinator.submit")(function* (
+  const submit = Effect.fnUntraced(function* (
     tenant: TenantId,
     submission: TaskSubmission,
     idempotencyKey: Option.Option<string>
@@ -196,7 +197,7 @@ const make = Effect.gen(function* () {
         replayed ? Effect.void : Effect.zipRight(crew.due(deadline), crew.queued([classId]))
       )
     )
-  })
+  }, traced("Coordinator.submit"))
 
   const preview = Effect.fn("Coordinator.preview")(function* (tenant: TenantId, submission: TaskSubmission) {
     if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })

@@ -26,9 +26,11 @@ import {
   TaskEventBody
 } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
+import { SessionEventBody, type SessionId } from "./Domain/Session.js"
 import { isTerminal, type JobId, type TaskId, type TaskState, type TenantId } from "./Domain/Task.js"
 import * as Tail from "./Events/Tail.js"
 import { type Belonging, type EventFilter, matches, type TailEntry } from "./Events/Tail.js"
+import { inTurn } from "./Sql/inTurn.js"
 import { SqlWriter } from "./Sql/Writer.js"
 
 export type { EventFilter } from "./Events/Tail.js"
@@ -45,6 +47,7 @@ const decodeBody = column(TaskEventBody)
 const decodeJobBody = column(JobEventBody)
 const decodePlatformBody = column(PlatformEventBody)
 const decodeKeyBody = column(KeyEventBody)
+const decodeSessionBody = column(SessionEventBody)
 
 interface Row {
   readonly id: number
@@ -93,10 +96,14 @@ const decodeRow = ({
   id,
   job_id,
   platform,
+  session_id,
   task_id,
   tenant
 }: AnyRow): Effect.Effect<ServiceEvent, ParseResult.ParseError> => {
   if (platform !== null) return Effect.map(decodePlatformBody(body), (known) => ({ ...known, id, platform, at }))
+  if (session_id !== null) {
+    return Effect.map(decodeSessionBody(body), (known) => ({ ...known, id, sessionId: session_id, at }))
+  }
   if (task_id !== null) return Effect.map(decodeBody(body), (known) => ({ ...known, id, taskId: task_id, at }))
   if (job_id !== null) return Effect.map(decodeJobBody(body), (known) => ({ ...known, id, jobId: job_id, at }))
   return tenant === null
@@ -114,7 +121,7 @@ const readable = (row: AnyRow): Effect.Effect<ServiceEvent | undefined> =>
   )
 
 /**
- * What happened to tasks, jobs and platforms, stored and live. The store is the truth: a reader is only told that there
+ * What happened to tasks, jobs, platforms and sessions, stored and live. The store is the truth: a reader is only told that there
  * is more to read, so a slow one loses nothing and holds nobody up.
  */
 export class Events extends Context.Tag("dream-team/Events")<
@@ -137,6 +144,12 @@ export class Events extends Context.Tag("dream-team/Events")<
     ) => Effect.Effect<void, SqlError>
     /** The same for platforms: they are everybody's. */
     readonly appendPlatform: (events: ReadonlyArray<NewPlatformEvent>) => Effect.Effect<void, SqlError>
+    /** The same for a Claude Code session: they are everybody's, as platforms are. */
+    readonly appendSession: (
+      sessionId: SessionId,
+      at: number,
+      bodies: ReadonlyArray<SessionEventBody>
+    ) => Effect.Effect<void, SqlError>
     /** Makes `step` part of every write that stores events of a task or a job, for as long as the scope. */
     readonly onStored: (
       step: (stored: StoredEvents) => Effect.Effect<void, SqlError>
@@ -229,7 +242,7 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
         )
       )
 
-    const anyColumns = sql.literal("id, tenant, task_id, job_id, platform, type, at, body")
+    const anyColumns = sql.literal("id, tenant, task_id, job_id, platform, session_id, type, at, body")
 
     const newest = Effect.map(
       sql<{ readonly id: number | null }>`SELECT MAX(id) AS id FROM events`,
@@ -290,18 +303,19 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       )
 
     /** What of the store a filter may ask for, after an event; by an index, and never more than one scan. */
-    const storedAfter = ({ job, kind, platform, task, tenant }: EventFilter, after: number) => {
+    const storedAfter = ({ job, kind, platform, session, task, tenant }: EventFilter, after: number) => {
       const scan = (whose: Fragment) =>
         sql<AnyRow>`SELECT ${anyColumns} FROM events WHERE ${whose} AND id > ${after} ORDER BY id LIMIT ${scanSize}`
       if (task !== undefined) return scan(sql`task_id = ${task}`)
       if (job !== undefined) return scan(sql`job_id = ${job}`)
       if (platform !== undefined) return scan(sql`platform = ${platform}`)
+      if (session !== undefined) return scan(sql`session_id = ${session}`)
       const own = scan(sql`tenant = ${tenant}`)
-      if (kind !== undefined && kind !== "platform") return own
-      const ofPlatforms = scan(sql`tenant IS NULL`)
-      if (kind === "platform") return ofPlatforms
+      if (kind !== undefined && kind !== "platform" && kind !== "session") return own
+      const everybodys = scan(sql`tenant IS NULL`)
+      if (kind !== undefined) return everybodys
       return sql<AnyRow>`
-        SELECT * FROM (${own}) AS own UNION ALL SELECT * FROM (${ofPlatforms}) AS platforms
+        SELECT * FROM (${own}) AS own UNION ALL SELECT * FROM (${everybodys}) AS everybodys
         ORDER BY id LIMIT ${scanSize}`
     }
 
@@ -365,7 +379,7 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       )
 
     const steps = new Set<(stored: StoredEvents) => Effect.Effect<void, SqlError>>()
-    const inWrite = (stored: StoredEvents) => Effect.forEach(steps, (step) => step(stored), { discard: true })
+    const inWrite = (stored: StoredEvents) => inTurn([...steps], (step) => step(stored))
 
     const afterwards = writer.afterCommit(wakeReaders)
 
@@ -381,7 +395,7 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
                 SELECT tenant, job_id, id, ${body.type}, CAST(${at} AS BIGINT), ${JSON.stringify(body)}
                 FROM tasks WHERE id = ${taskId}`
               return afterwards.pipe(
-                Effect.zipRight(Effect.forEach(bodies, insert, { discard: true })),
+                Effect.zipRight(inTurn(bodies, insert)),
                 Effect.zipRight(inWrite({ kind: "task", id: taskId, at, bodies }))
               )
             }),
@@ -423,6 +437,20 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
                   )}`,
                 { discard: true }
               )
+            ),
+      appendSession: (session_id, at, bodies) =>
+        bodies.length === 0
+          ? Effect.void
+          : Effect.zipRight(
+              afterwards,
+              sql`INSERT INTO events ${sql.insert(
+                bodies.map((body) => ({
+                  session_id,
+                  type: body.type,
+                  at: Math.round(at),
+                  body: JSON.stringify(body)
+                }))
+              )}`
             ),
       onStored: (step) =>
         Effect.acquireRelease(

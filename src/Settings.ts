@@ -10,6 +10,7 @@ export type { KnownPlatform, PlatformOptions, SettingsOptions } from "./Settings
 export { type LimitsProblem, limitsProblems } from "./Settings/Limits.js"
 export type { SettingsFlags } from "./Settings/Load.js"
 export { SettingsInvalid, SettingsProblem } from "./Settings/Problem.js"
+export { sessionsDatabaseOf } from "./Settings/Sessions.js"
 export type {
   ApiKey,
   DailyBudget,
@@ -17,7 +18,8 @@ export type {
   ModelLimits,
   PlatformLimits,
   PlatformSettings,
-  SettingsShape
+  SettingsShape,
+  TriggerLevel
 } from "./Settings/Shape.js"
 
 /** Everything that can be configured, decoded and complete. */

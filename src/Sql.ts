@@ -15,6 +15,7 @@ import { outcomes } from "./Sql/0007_outcomes.js"
 import { budgets } from "./Sql/0008_budgets.js"
 import { retention } from "./Sql/0009_retention.js"
 import { deliveries } from "./Sql/0010_deliveries.js"
+import { sessionEvents } from "./Sql/0011_session_events.js"
 import { takeLease } from "./Sql/Lease.js"
 import { DatabaseUnavailable, explain, locate, Ownership, own, rootOf } from "./Sql/Ownership.js"
 import { makeSqlite } from "./Sql/Sqlite.js"
@@ -32,7 +33,8 @@ const migrations = {
   "0007_outcomes": outcomes,
   "0008_budgets": budgets,
   "0009_retention": retention,
-  "0010_deliveries": deliveries
+  "0010_deliveries": deliveries,
+  "0011_session_events": sessionEvents
 }
 const newest = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
 const migrationsTable = "dream_team_migrations"

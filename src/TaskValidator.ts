@@ -1,4 +1,4 @@
-import { Array as Arr, Clock, Context, Effect, Either, Layer, Schema } from "effect"
+import { Array as Arr, Context, Effect, Either, Layer, Schema } from "effect"
 import { maxTokensOf } from "./AgentRouter/Requirement.js"
 import { AgentRouter, type Route } from "./AgentRouter.js"
 import { Budgets } from "./Budgets.js"
@@ -9,13 +9,14 @@ import type { LeaseUnavailable } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
 import { type Capability, ModelClass, type PlatformId } from "./Domain/Platform.js"
 import type { Priority, TaskSubmission, TaskType, TenantId, Verdict } from "./Domain/Task.js"
-import { epochMsOf } from "./Domain/Time.js"
+import { epochMs, epochMsOf } from "./Domain/Time.js"
 import { Platforms } from "./Platforms.js"
 import { ResourceManager } from "./ResourceManager.js"
 import { callbackProblems } from "./Settings/CallbackUrl.js"
 import { Settings } from "./Settings.js"
 import { makeEarlyCheck } from "./TaskValidator/EarlyCheck.js"
 import { withinBudgets } from "./TaskValidator/WithinBudgets.js"
+import { traced } from "./Telemetry/traced.js"
 
 /** A submission with its defaults filled in and the call it makes. */
 export interface ValidTask {
@@ -212,8 +213,8 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
         return problems
       }
 
-      const prepare = Effect.fn("TaskValidator.prepare")(function* (submission: TaskSubmission, tenant: TenantId) {
-        const now = yield* Clock.currentTimeMillis
+      const prepare = Effect.fnUntraced(function* (submission: TaskSubmission, tenant: TenantId) {
+        const now = yield* epochMs
         const deadline = Math.round(deadlineOf(submission.deadline, now))
         const problems = staticProblems(submission, deadline, now)
         if (Arr.isNonEmptyArray(problems)) {
@@ -275,16 +276,16 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
           })
           .pipe(Effect.catchTag("LeaseUnavailable", (unavailable) => refuseTooLate(unavailable, now)))
         return { type, priority, call, requirement, route, deadline } satisfies ValidTask
-      })
+      }, traced("TaskValidator.prepare"))
 
-      const validate = Effect.fn("TaskValidator.validate")(function* (submission: TaskSubmission, tenant: TenantId) {
+      const validate = Effect.fnUntraced(function* (submission: TaskSubmission, tenant: TenantId) {
         const valid = yield* prepare(submission, tenant)
         if (!settings.validation.enabled) return valid
         const verdict = yield* check({ submission, tenant, type: valid.type, priority: valid.priority })
         return verdict.status === "invalid" && settings.validation.onInvalid === "refuse"
           ? yield* refuseInvalid(verdict)
           : { ...valid, verdict }
-      })
+      }, traced("TaskValidator.validate"))
 
       return { validate, prepare }
     })

@@ -4,19 +4,23 @@ import { Layer } from "effect"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark } from "./Benchmark.js"
 import { Budgets } from "./Budgets.js"
+import { CCRWatcher } from "./CCRWatcher.js"
 import * as WakeOnChange from "./Coordinator/WakeOnChange.js"
 import { Coordinator } from "./Coordinator.js"
 import { Delegation } from "./Delegation.js"
 import { ServiceUnavailable } from "./Domain/ApiError.js"
 import { Events } from "./Events.js"
+import { Gateway } from "./Gateway.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { Platforms } from "./Platforms.js"
 import { ResourceManager } from "./ResourceManager.js"
 import type { Settings } from "./Settings.js"
+import type { SqlWriter } from "./Sql/Writer.js"
 import { type DatabaseUnavailable, type Ownership, Sql } from "./Sql.js"
 import { Retention } from "./TaskStore/Retention.js"
 import { TaskStore } from "./TaskStore.js"
 import { TaskValidator } from "./TaskValidator.js"
+import * as Watching from "./Team/Watching.js"
 import { WebhookSender } from "./Webhooks/Sender.js"
 import { Webhooks } from "./Webhooks.js"
 
@@ -25,9 +29,11 @@ export type Team =
   | AgentRouter
   | Benchmark
   | Budgets
+  | CCRWatcher
   | Coordinator
   | Delegation
   | Events
+  | Gateway
   | Ownership
   | PlatformDetector
   | ResourceManager
@@ -37,27 +43,34 @@ export type Team =
   | TaskValidator
 
 // One below the other, because the end runs upwards: the Coordinator stops first, the database closes last.
+const core: Layer.Layer<
+  Exclude<Team, CCRWatcher> | SqlWriter,
+  DatabaseUnavailable | ServiceUnavailable,
+  Platforms | Settings | WebhookSender
+> = WakeOnChange.layer.pipe(
+  Layer.provideMerge(Coordinator.layer),
+  Layer.provideMerge(Webhooks.layer),
+  Layer.provideMerge(Gateway.layer),
+  Layer.provideMerge(TaskValidator.layer),
+  Layer.provideMerge(Delegation.layer),
+  Layer.provideMerge(AgentRouter.layerStored),
+  Layer.provideMerge(PlatformDetector.layer),
+  Layer.provideMerge(
+    Layer.mapError(
+      ResourceManager.layerStored,
+      (failed) => new ServiceUnavailable({ message: `The limits' books cannot be read: ${failed.message}` })
+    )
+  ),
+  Layer.provideMerge(Benchmark.layer),
+  Layer.provideMerge(Budgets.layerStored),
+  Layer.provideMerge(Retention.layer),
+  Layer.provideMerge(TaskStore.layer),
+  Layer.provideMerge(Events.layer),
+  Layer.provideMerge(Sql.layer)
+)
+
 const layerWith: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavailable, Platforms | Settings | WebhookSender> =
-  WakeOnChange.layer.pipe(
-    Layer.provideMerge(Coordinator.layer),
-    Layer.provideMerge(Webhooks.layer),
-    Layer.provideMerge(TaskValidator.layer),
-    Layer.provideMerge(Delegation.layer),
-    Layer.provideMerge(AgentRouter.layerStored),
-    Layer.provideMerge(PlatformDetector.layer),
-    Layer.provideMerge(
-      Layer.mapError(
-        ResourceManager.layerStored,
-        (failed) => new ServiceUnavailable({ message: `The limits' books cannot be read: ${failed.message}` })
-      )
-    ),
-    Layer.provideMerge(Benchmark.layer),
-    Layer.provideMerge(Budgets.layerStored),
-    Layer.provideMerge(Retention.layer),
-    Layer.provideMerge(TaskStore.layer),
-    Layer.provideMerge(Events.layer),
-    Layer.provideMerge(Sql.layer)
-  )
+  Layer.merge(CCRWatcher.layerOff, core)
 
 const layerWithPlatforms = Layer.provide(layerWith, WebhookSender.layer)
 
@@ -74,5 +87,16 @@ export const Team = {
     Team | Platforms,
     DatabaseUnavailable | ServiceUnavailable,
     HttpClient | Settings
+  >,
+
+  /** The same, with the Claude Code sessions of this machine watched where the settings say so. */
+  layerWatching: Watching.layer.pipe(
+    Layer.provideMerge(core),
+    Layer.provide(WebhookSender.layer),
+    Layer.provideMerge(Platforms.layer)
+  ) satisfies Layer.Layer<
+    Team | Platforms,
+    DatabaseUnavailable | ServiceUnavailable,
+    HttpClient | Settings | Watching.Surroundings
   >
 }

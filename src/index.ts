@@ -1,6 +1,7 @@
 export * from "./AgentRouter.js"
 export * from "./Benchmark.js"
 export * from "./Budgets.js"
+export * from "./ClaudeCode.js"
 export * from "./Coordinator.js"
 export * from "./Delegation.js"
 export * from "./Domain/ApiError.js"

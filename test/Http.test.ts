@@ -742,6 +742,8 @@ describe("the description", () => {
         "GET /v1/platforms/{id}/history",
         "GET /v1/resources",
         "GET /v1/budgets",
+        "POST /v1/chat/completions",
+        "GET /v1/models",
         "GET /health/live",
         "GET /health/ready"
       ])

@@ -40,6 +40,39 @@ const platform = (shape: SettingsShape, id: string) => {
 }
 
 describe("Settings.layerConfig", () => {
+  it.effect("knows Claude by its name alone, and needs no key of its: it has the login of Claude Code", () =>
+    Effect.gen(function* () {
+      const shape = yield* settings({
+        DREAM_TEAM_PLATFORMS: "codex,claude",
+        DREAM_TEAM_CODEX_API_KEY: "sk-1",
+        DREAM_TEAM_CLAUDE_MODEL: "opus",
+        DREAM_TEAM_CLAUDE_COMMAND: "/opt/claude",
+        DREAM_TEAM_CLAUDE_CONFIG_DIR: "/home/of/claude"
+      })
+      expect(shape.platforms.map(({ id, model, wire }) => [id, wire, model])).toEqual([
+        ["codex", "openai-responses", "gpt-6-sol"],
+        ["claude", "claude-code", "opus"]
+      ])
+      expect(shape.claude).toEqual({ command: "/opt/claude", configDir: "/home/of/claude" })
+      const without = yield* settings({ DREAM_TEAM_CODEX_API_KEY: "sk-1" })
+      expect([...without.platforms, ...without.absent].map(({ id }) => id)).not.toContain("claude")
+    })
+  )
+
+  it.effect("takes what starts the router of sessions, where it listens and where it lives", () =>
+    Effect.gen(function* () {
+      const shape = yield* settings({
+        DREAM_TEAM_CCR_COMMAND: "/opt/ccr",
+        DREAM_TEAM_CCR_PORT: "3456",
+        DREAM_TEAM_CCR_HOME: "/var/lib/ccr"
+      })
+      expect(shape.ccr).toEqual({ command: "/opt/ccr", port: 3456, home: "/var/lib/ccr" })
+      expect((yield* mistakes({ DREAM_TEAM_CCR_PORT: "0" })).problems).toMatchObject([
+        { key: "DREAM_TEAM_CCR_PORT", value: "0", expected: "a port from 1 to 65535" }
+      ])
+    })
+  )
+
   it.effect("needs nothing: every default, and each platform left out with the variable that is missing", () =>
     Effect.gen(function* () {
       const shape = yield* settings({})

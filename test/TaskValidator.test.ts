@@ -51,7 +51,7 @@ const layerWith = (forecast: ResourceManager["Type"]["forecast"]) =>
     Layer.provide([
       AgentRouter.layer,
       Budgets.layer,
-      Layer.succeed(Delegation, { delegate: () => unused, preview: () => unused })
+      Layer.succeed(Delegation, { delegate: () => unused, stream: () => unused, preview: () => unused })
     ]),
     Layer.provide([Benchmark.layer, Testing.platforms(team), forecasting(forecast)]),
     Layer.provide(

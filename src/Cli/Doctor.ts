@@ -1,10 +1,14 @@
 import { createServer } from "node:net"
 import { dirname, resolve } from "node:path"
 import * as Reactivity from "@effect/experimental/Reactivity"
+import * as Command from "@effect/platform/Command"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as HttpClient from "@effect/platform/HttpClient"
+import * as NodeCommandExecutor from "@effect/platform-node/NodeCommandExecutor"
 import Sqlite from "better-sqlite3"
-import { Clock, Console, Data, Duration, Effect, Layer, Predicate, Redacted } from "effect"
+import { Clock, Console, Data, Duration, Effect, Layer, Predicate, Redacted, Stream } from "effect"
+import { routerHomeOf } from "../CCRWatcher/Router.js"
+import { ClaudeCode } from "../ClaudeCode.js"
 import type { LimitReading } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
 import { monotonicMs } from "../Domain/Time.js"
@@ -13,7 +17,7 @@ import { type PlatformClient, Platforms } from "../Platforms.js"
 import { keyVariables, platformVariable } from "../Settings/Environment.js"
 import { type Loaded, load, type SettingsFlags } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
-import { type DatabaseSetting, databaseName, Settings } from "../Settings.js"
+import { type DatabaseSetting, databaseName, Settings, type SettingsShape } from "../Settings.js"
 import { explain, own } from "../Sql/Ownership.js"
 import { codeOf, urlOf } from "./Connection.js"
 import { counted, duration, oneLine, printJson } from "./Output.js"
@@ -318,7 +322,8 @@ export const examine = Effect.fn("Doctor.examine")(function* (loaded: Loaded) {
   const { check: port, running } = yield* checkPort(settings.host, settings.port)
   const database = yield* checkDatabase(settings.database, running)
   const present = yield* Effect.forEach(
-    platforms.all,
+    // What goes through Claude Code is told with that.
+    platforms.all.filter(({ settings }) => settings.wire !== "claude-code"),
     (client) => {
       const source = entries.find(({ key }) => key === `platforms.${client.id}.apiKey`)?.source.name
       return checkPlatform(client, source ?? keyVariables(client.id).join(" or "))
@@ -340,6 +345,54 @@ export const examine = Effect.fn("Doctor.examine")(function* (loaded: Loaded) {
     ...absent,
     ...(platforms.all.length === 0 ? [none] : [])
   ]
+})
+
+/** What `claude` says of itself; a problem only where it is to do tasks. */
+const checkClaude = Effect.fn("Doctor.checkClaude")(function* ({ claude, platforms }: SettingsShape) {
+  const code = yield* ClaudeCode
+  const needed = platforms.some(({ wire }) => wire === "claude-code")
+  const lacks = (found: string, toDo: string): Check =>
+    needed ? { name: "claude", status: "problem", found, toDo } : { name: "claude", status: "absent", found, toDo }
+  return yield* Effect.zip(code.version, code.isLoggedIn(claude.configDir)).pipe(
+    Effect.map(([version, loggedIn]) => {
+      const found = `Claude Code ${version}`
+      const check: Check = { name: "claude", status: "ok", found: `${found}, logged in` }
+      return loggedIn ? check : lacks(`${found}, but nobody is logged in`, "run 'claude' and log in")
+    }),
+    Effect.catchAll(({ message }) =>
+      Effect.succeed(
+        lacks(
+          `${oneLine(message, 200)}; only its sessions need it`,
+          "install it, or name it in DREAM_TEAM_CLAUDE_COMMAND"
+        )
+      )
+    )
+  )
+})
+
+/** The versions of Claude Code Router that this service knows how to run. */
+const routerMajor = 2
+
+/** Whether sessions could be continued on other platforms. */
+const checkRouter = Effect.fn("Doctor.checkRouter")(function* (settings: SettingsShape) {
+  const { command = "ccr" } = settings.ccr
+  const check = (status: Check["status"], found: string): Check => ({
+    name: "ccr",
+    status,
+    found,
+    ...(status === "ok" ? {} : { toDo: "npm install --global @musistudio/claude-code-router@2.0.0" })
+  })
+  return yield* Command.string(Command.make(command, "version").pipe(Command.stdin(Stream.empty))).pipe(
+    Effect.timeout(checkTimeout),
+    Effect.map((text) => {
+      const version = /(\d+)\.\d+\.\d+/.exec(text)
+      if (version === null) return check("absent", `${command} does not tell its version`)
+      return Number(version[1]) === routerMajor
+        ? check("ok", `Claude Code Router ${version[0]}, with its home in ${routerHomeOf(settings)}`)
+        : check("note", `Claude Code Router ${version[0]} is not the version that continues sessions`)
+    }),
+    Effect.orElseSucceed(() => check("absent", `${command} is not installed; only sessions that are continued need it`))
+  )
 })
 
 const invalid = ({ problems }: SettingsInvalid): ReadonlyArray<Check> =>
@@ -370,8 +423,17 @@ export const run = Effect.fn("Doctor.run")(function* (options: DoctorOptions) {
   const checks = yield* load(options).pipe(
     Effect.flatMap((loaded) => {
       const settings = Settings.layer(loaded.settings)
-      return examine(loaded).pipe(
-        Effect.provide(Platforms.layer.pipe(Layer.provideMerge(Transport.layer), Layer.provide(settings)))
+      const sessions = Effect.all([checkClaude(loaded.settings), checkRouter(loaded.settings)], {
+        concurrency: "unbounded"
+      })
+      return Effect.zipWith(examine(loaded), sessions, (team, more) => [...team, ...more]).pipe(
+        Effect.provide(
+          Platforms.layer.pipe(
+            Layer.provideMerge(Layer.merge(Transport.layer, ClaudeCode.layerConfig)),
+            Layer.provideMerge(NodeCommandExecutor.layer),
+            Layer.provide(settings)
+          )
+        )
       )
     }),
     Effect.catchTag("SettingsInvalid", (error) => Effect.succeed(invalid(error))),

@@ -1,5 +1,6 @@
 import type { Job, JobResult } from "../Domain/Job.js"
 import { counted, oneLine, relative, table } from "./Output.js"
+import { webhookWords } from "./Words.js"
 
 /** How far a job is, such as `3 of 5 ended, 1 failed`. */
 const progress = ({ counts: { cancelled, failed, open, total } }: Pick<Job, "counts">): string =>
@@ -25,6 +26,7 @@ export const jobText = (job: JobResult, now: number): string =>
     `${job.mode}, on failure ${job.onFailure}, at most ${counted(job.maxParallel, "task")} at a time`,
     `submitted ${relative(job.createdAt, now)}${job.finishedAt === undefined ? "" : `, ended ${relative(job.finishedAt, now)}`}`,
     `used ${counted(job.usage.inputTokens, "input token")} and ${counted(job.usage.outputTokens, "output token")}, $${job.costUsd.toFixed(6)}`,
+    ...(job.callbackUrl === undefined ? [] : [`webhook ${webhookWords(job, now)}`]),
     "",
     table(
       ["TASK", "NAME", "STATE", "OUTCOME"],

@@ -1,10 +1,16 @@
-import { Cause, Console, Context, Effect, Exit, Fiber, Layer, Option, Scope, Stream } from "effect"
+import { randomBytes } from "node:crypto"
+import * as NodeCommandExecutor from "@effect/platform-node/NodeCommandExecutor"
+import { Cause, Console, Context, Effect, Exit, Fiber, Layer, Option, Redacted, Scope, Stream } from "effect"
+import { ClaudeCodeRouter, OwnAddress, routerTenant } from "../CCRWatcher/Router.js"
+import { ClaudeCode } from "../ClaudeCode.js"
 import { Http } from "../Http.js"
 import { PlatformDetector } from "../PlatformDetector.js"
 import * as Transport from "../Platforms/Transport.js"
+import { SessionHandoffs } from "../SessionStore/Requests.js"
 import { load } from "../Settings/Load.js"
 import { databaseName, Settings, type SettingsFlags, type SettingsShape } from "../Settings.js"
 import { DatabaseUnavailable, Ownership } from "../Sql.js"
+import * as Watching from "../Team/Watching.js"
 import { Team } from "../Team.js"
 import { Telemetry } from "../Telemetry.js"
 import { Misuse } from "./Exit.js"
@@ -52,10 +58,25 @@ const announce = (url: string, settings: SettingsShape, json: boolean): Effect.E
         ].join("\n")
       )
 
-/** What stands around the service and outlives it: settings, the HTTP client, log and spans. */
+/** Beside other keys, the one that Claude Code Router is let in by: made for this run, and nobody else's. */
+const withRouterKey = (settings: SettingsShape): SettingsShape =>
+  settings.apiKeys.length === 0
+    ? settings
+    : {
+        ...settings,
+        apiKeys: [
+          ...settings.apiKeys,
+          { tenant: routerTenant, key: Redacted.make(`dtr-${randomBytes(32).toString("hex")}`) }
+        ]
+      }
+
+/** What stands around the service and outlives it: settings, Claude Code and its router, the HTTP client, log and spans. */
 const surroundings = (settings: SettingsShape) =>
-  Telemetry.layerConfig.pipe(
+  Layer.mergeAll(ClaudeCodeRouter.layerConfig, ClaudeCode.layerConfig, SessionHandoffs.layer, Watching.stores).pipe(
+    Layer.provideMerge(OwnAddress.layer),
+    Layer.provideMerge(Telemetry.layerConfig),
     Layer.provideMerge(Transport.layer),
+    Layer.provideMerge(NodeCommandExecutor.layer),
     Layer.provideMerge(Telemetry.layer),
     Layer.provideMerge(Settings.layer(settings))
   )
@@ -98,12 +119,12 @@ const isTaken = (exit: Exit.Exit<unknown, unknown>): boolean =>
 
 /** Runs the service until stopped, or until another process has taken its database over. At the end running attempts get their grace, and the whole a bit more. */
 export const run = Effect.fn("Cli.serve")(function* ({ json, ...flags }: ServeOptions) {
-  const { settings } = yield* load(flags)
+  const settings = withRouterKey((yield* load(flags)).settings)
   if (settings.platforms.length === 0) return yield* noPlatform(settings)
   return yield* Effect.acquireUseRelease(
     Scope.make(),
     (scope) =>
-      Layer.buildWithScope(Layer.provideMerge(Layer.merge(Http.layer, statusLog), Team.layer), scope).pipe(
+      Layer.buildWithScope(Layer.provideMerge(Layer.merge(Http.layer, statusLog), Team.layerWatching), scope).pipe(
         Effect.tap((context) => announce(Context.get(context, Http).url, settings, json)),
         Effect.tap((context) =>
           Effect.logInfo("The service is ready").pipe(Effect.annotateLogs({ url: Context.get(context, Http).url }))

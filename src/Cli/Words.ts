@@ -12,6 +12,7 @@ import type {
 } from "../Domain/Lease.js"
 import type { Attempt, Task, TaskPreview, TaskSummary, Verdict } from "../Domain/Task.js"
 import { byteSize, counted, duration, oneLine, printable, relative, table } from "./Output.js"
+import { sessionEventLine } from "./SessionWords.js"
 
 /** What each scope of failure means to the person who asks why. */
 const scopes: Readonly<Record<FailureView["scope"], string>> = {
@@ -208,7 +209,8 @@ const stateName = ({ attention, partial, state }: Pick<Task, "attention" | "part
   partial === true ? `${state} (not whole)` : attention === true ? `${state} (look at it)` : state
 
 /** What became of telling a task's end. */
-const webhookWords = ({ callbackUrl, webhook }: Task, now: number): string => {
+/** What became of telling an end to its `callbackUrl`. */
+export const webhookWords = ({ callbackUrl, webhook }: Pick<Task, "callbackUrl" | "webhook">, now: number): string => {
   // Its path may hold what only its receiver should know.
   const to = callbackUrl !== undefined && URL.canParse(callbackUrl) ? new URL(callbackUrl).origin : "-"
   if (webhook === undefined) return `to ${to}, when it has ended`
@@ -609,6 +611,7 @@ const keyEventLine = (event: KeyEvent): string => {
 export const serviceEventLine = (event: ServiceEvent): string => {
   const naming = (line: string, whose: string): string => line.replace("  ", `  ${whose}  `)
   if ("taskId" in event) return naming(eventLine(event), `task ${event.taskId}`)
+  if ("sessionId" in event) return naming(sessionEventLine(event), `session ${event.sessionId}`)
   if ("jobId" in event) return naming(jobEventLine(event), `job ${event.jobId}`)
   return "platform" in event
     ? naming(platformEventLine(event), `platform ${event.platform}`)

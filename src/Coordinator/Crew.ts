@@ -1,7 +1,7 @@
-import { Clock, Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope, Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { TaskId } from "../Domain/Task.js"
-import { monotonicMs } from "../Domain/Time.js"
+import { epochMs, monotonicMs } from "../Domain/Time.js"
 import type { ClaimedTask } from "../TaskStore.js"
 import { type LiveState, type LiveTaskOptions, runTask } from "./LiveTask.js"
 
@@ -57,7 +57,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     const open = new Set<number>()
     let dueAt = Number.POSITIVE_INFINITY
     /** How far the wall clock is ahead of the one that nobody can set. */
-    const wallLead = Effect.zipWith(Clock.currentTimeMillis, monotonicMs, (wall, monotonic) => wall - monotonic)
+    const wallLead = Effect.zipWith(epochMs, monotonicMs, (wall, monotonic) => wall - monotonic)
     let lead = yield* wallLead
     /** A step failed, so what is open and what is due has to be read from the store again. */
     let unsure = false
@@ -150,7 +150,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         yield* Effect.forEach(yield* store.classes, ({ id }) => wakeStored(id), { discard: true })
       }
       lead = leadNow
-      if ((yield* Clock.currentTimeMillis) >= dueAt) {
+      if ((yield* epochMs) >= dueAt) {
         yield* store.expire
         for (const classId of yield* store.wakeDue) open.add(classId)
         dueAt = Number.POSITIVE_INFINITY
@@ -159,7 +159,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       yield* Effect.forEach([...open], claim, { discard: true })
     })
 
-    const rest = Effect.flatMap(Clock.currentTimeMillis, (now) =>
+    const rest = Effect.flatMap(epochMs, (now) =>
       Queue.take(signal).pipe(Effect.timeoutOption(Duration.millis(Math.min(maxSleepMs, Math.max(0, dueAt - now)))))
     )
 

@@ -1,5 +1,6 @@
-import { Clock, Effect, Random } from "effect"
+import { Effect, Random } from "effect"
 import { TaskId } from "../Domain/Task.js"
+import { epochMs } from "../Domain/Time.js"
 
 const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, "0")
 
@@ -14,7 +15,7 @@ export const makeTaskIds: Effect.Effect<Effect.Effect<TaskId>> = Effect.sync(() 
   let lastMs = -1
   let count = 0
   return Effect.gen(function* () {
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* epochMs
     if (now > lastMs) {
       lastMs = now
       count = 0

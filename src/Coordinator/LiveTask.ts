@@ -1,10 +1,12 @@
-import { Cause, Clock, Effect, Exit, Option, Schedule, type Scope } from "effect"
+import { Cause, Effect, Exit, Option, Schedule, type Scope } from "effect"
 import type { Budgets, Held } from "../Budgets.js"
 import type { AttemptEnded, Delegated, Delegation, DelegationError, Journal } from "../Delegation.js"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import { type LeaseUnavailable, viewOf } from "../Domain/Failure.js"
 import type { TaskError } from "../Domain/Task.js"
+import { epochMs } from "../Domain/Time.js"
 import type { AttemptEnd, ClaimedTask, OwnershipLost, TaskStore } from "../TaskStore.js"
+import { traced } from "../Telemetry/traced.js"
 import type { Alternatives, Move } from "./Alternatives.js"
 
 /** A task nobody can say a time for is looked at again after this long, ms. */
@@ -204,7 +206,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
         Effect.catchAll((error) =>
           error._tag === "OwnershipLost" || error._tag === "ServiceUnavailable"
             ? Effect.fail(error)
-            : Effect.flatMap(Clock.currentTimeMillis, (now) => {
+            : Effect.flatMap(epochMs, (now) => {
                 const next = afterError(error, task.deadline, now)
                 return next._tag === "Finish" && next.end._tag === "Failed" && alternatives.apply(task, error)
                   ? alternatives.begin(task, next.end.error)
@@ -274,7 +276,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
     // the budgets are let go of once what was spent is stored
     Effect.scoped,
     Effect.annotateLogs({ task: task.id }),
-    Effect.withSpan("Coordinator.task", {
+    traced("Coordinator.task", {
       root: true,
       attributes: { "task.id": task.id, "task.type": task.type, "task.priority": task.priority }
     })

@@ -7,6 +7,7 @@ import { Schema } from "effect"
 import { Authorization } from "../Domain/Access.js"
 import { ErrorBody } from "../Domain/ApiError.js"
 import { PlatformId } from "../Domain/Platform.js"
+import { SessionId } from "../Domain/Session.js"
 import { JobId, TaskId } from "../Domain/Task.js"
 import { EventNumber, ResumeHeaders, strict } from "../Http/Parameters.js"
 
@@ -19,7 +20,7 @@ export const EventTypes = Schema.String.pipe(
   })
 )
 
-export const EventKind = Schema.Literal("task", "job", "platform", "key")
+export const EventKind = Schema.Literal("task", "job", "platform", "key", "session")
 export type EventKind = typeof EventKind.Type
 
 const Params = Schema.Struct({
@@ -27,11 +28,12 @@ const Params = Schema.Struct({
     description: "Only these types, separated by commas: each whole (`task.failed`) or a family (`task.*`)."
   }),
   kind: Schema.optional(EventKind).annotations({
-    description: "Only events of tasks, of jobs, of platforms, or of the own API key."
+    description: "Only events of tasks, of jobs, of platforms, of the own API key, or of Claude Code sessions."
   }),
   task: Schema.optional(TaskId).annotations({ description: "Only this task's events." }),
   job: Schema.optional(JobId).annotations({ description: "Only this job's events and those of its tasks." }),
   platform: Schema.optional(PlatformId).annotations({ description: "Only this platform's own events." }),
+  session: Schema.optional(SessionId).annotations({ description: "Only this Claude Code session's events." }),
   after: Schema.optional(EventNumber).annotations({
     description: "Go on after this event; 0 = from the oldest that is kept. Absent: only what happens from now on."
   })
@@ -53,7 +55,8 @@ const follow = HttpApiEndpoint.get("follow", "/v1/events")
     OpenApi.annotations({
       summary: "Follow all events",
       description:
-        "What happens to the own tasks, jobs and API key, and to the platforms, as server-sent events; it never ends by itself. " +
+        "What happens to the own tasks, jobs and API key, to the platforms and to Claude Code sessions, as server-sent " +
+        "events; it never ends by itself. " +
         "All filters that are given hold together. After a broken connection send the last `id` seen as " +
         "`Last-Event-ID`, as browsers do by themselves: nothing is lost and nothing is repeated. A reader that takes " +
         "nothing for half a minute is cut off and can come back the same way."

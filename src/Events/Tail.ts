@@ -1,19 +1,22 @@
 import type { ServiceEvent } from "../Domain/Event.js"
 import type { PlatformId } from "../Domain/Platform.js"
+import type { SessionId } from "../Domain/Session.js"
 import type { JobId, TaskId, TenantId } from "../Domain/Task.js"
 
 /** What a reader of the service's events asks for; what is absent does not matter. */
 export interface EventFilter {
-  /** The tenant that asks: it sees the events of its own tasks, jobs and API key, and those of every platform. */
+  /** The tenant that asks: it sees the events of its own tasks, jobs and API key, and those of every platform and session. */
   readonly tenant: TenantId
   /** Types, each whole (`task.failed`) or a family (`task.*`); any of them. */
   readonly types?: ReadonlyArray<string> | undefined
-  readonly kind?: "task" | "job" | "platform" | "key" | undefined
+  readonly kind?: "task" | "job" | "platform" | "key" | "session" | undefined
   readonly task?: TaskId | undefined
   /** The job's own events, and those of its tasks. */
   readonly job?: JobId | undefined
   /** The platform's own events. */
   readonly platform?: PlatformId | undefined
+  /** The events of this Claude Code session. */
+  readonly session?: SessionId | undefined
 }
 
 /** Whose a stored event is, by its columns. */
@@ -22,11 +25,18 @@ export interface Belonging {
   readonly task_id: TaskId | null
   readonly job_id: JobId | null
   readonly platform: PlatformId | null
+  readonly session_id: SessionId | null
   readonly type: string
 }
 
-const kindOf = ({ job_id, platform, task_id }: Belonging): "task" | "job" | "platform" | "key" => {
+const kindOf = ({
+  job_id,
+  platform,
+  session_id,
+  task_id
+}: Belonging): "task" | "job" | "platform" | "key" | "session" => {
   if (platform !== null) return "platform"
+  if (session_id !== null) return "session"
   if (task_id !== null) return "task"
   return job_id !== null ? "job" : "key"
 }
@@ -41,6 +51,7 @@ export const matches = (filter: EventFilter, event: Belonging): boolean =>
   (filter.task === undefined || filter.task === event.task_id) &&
   (filter.job === undefined || filter.job === event.job_id) &&
   (filter.platform === undefined || filter.platform === event.platform) &&
+  (filter.session === undefined || filter.session === event.session_id) &&
   (filter.types === undefined || filter.types.some((wanted) => isOfType(event.type, wanted)))
 
 /** An event of the tail, as it is stored. */

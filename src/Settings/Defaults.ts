@@ -1,5 +1,5 @@
 import { Redacted } from "effect"
-import { type Capability, type ModelClass, PlatformId, type WireFormat } from "../Domain/Platform.js"
+import { type Capability, type ModelClass, PlatformId, type PlatformWire } from "../Domain/Platform.js"
 import type { TaskType } from "../Domain/Task.js"
 import type { Price } from "../Domain/Usage.js"
 import { databaseSetting } from "./Database.js"
@@ -36,13 +36,25 @@ export const defaults = {
   },
   webhooks: { secrets: [], allowPrivate: false, url: undefined, urlFor: "attention", expireMs: 3 * 24 * 60 * 60_000 },
   budgets: { perKey: {}, keys: {}, platforms: {} },
+  sessions: {
+    database: undefined,
+    pollMs: 5_000,
+    trigger: "critical",
+    levels: { warning: 0.7, critical: 0.85, emergency: 0.95 },
+    handoff: "ask",
+    chain: [PlatformId.make("codex"), PlatformId.make("synthetic"), PlatformId.make("gemini")],
+    quietMs: 30_000,
+    table: undefined
+  },
+  ccr: { command: undefined, port: undefined, home: undefined },
+  claude: { command: undefined, configDir: undefined },
   shutdownGraceMs: 10_000,
   logLevel: "Info"
 } as const satisfies SettingsShape
 
 /** A platform's settings but for what only the user can know: its key, and for further platforms its URL and model. */
 export interface PlatformTemplate {
-  readonly wire: WireFormat
+  readonly wire: PlatformWire
   readonly baseUrl?: string | undefined
   readonly model?: string | undefined
   readonly classes: Readonly<Partial<Record<ModelClass, string>>>
@@ -160,6 +172,25 @@ const known = {
   }
 } as const satisfies Record<string, PlatformTemplate>
 
+/**
+ * Claude by the login of this machine's user; takes part only where it is named. Its limits are the account's own, which
+ * Claude Code tells of; tools, pictures and formats stay with those asked over HTTP.
+ */
+const claude: PlatformTemplate = {
+  wire: "claude-code",
+  baseUrl: "claude -p",
+  model: "sonnet",
+  classes: { fast: "haiku", best: "opus" },
+  capabilities: ["text", "code", "long-context", "reasoning", "streaming"],
+  contextWindow: 200_000,
+  weight: 1,
+  suitability: suitability(0.6, 0.8, 0.7, 0.95, 0.9, 0.8),
+  limits: { tokensCounted: "actual", maxConcurrent: 2 },
+  breaker,
+  timeouts,
+  prices: {}
+}
+
 /** Any platform that is not known by name: nothing of it is assumed but OpenAI's Chat Completions. */
 const further: PlatformTemplate = {
   wire: "openai-chat",
@@ -174,6 +205,9 @@ const further: PlatformTemplate = {
   prices: {}
 }
 
+/** The platform that is not among those used by default. */
+const claudePlatform = "claude"
+
 export type KnownPlatform = keyof typeof known
 
 /** The platforms known by name, in the order in which they are used. */
@@ -181,7 +215,8 @@ export const knownPlatforms: ReadonlyArray<KnownPlatform> = ["codex", "gemini", 
 
 const isKnown = (id: string): id is KnownPlatform => Object.hasOwn(known, id)
 
-export const templateOf = (id: string): PlatformTemplate => (isKnown(id) ? known[id] : further)
+export const templateOf = (id: string): PlatformTemplate =>
+  isKnown(id) ? known[id] : id === claudePlatform ? claude : further
 
 /**
  * Limits that a program gives, over the built-in ones. Who bounds the attempts in flight, but not those per model,
@@ -207,7 +242,7 @@ export const quotasUrlOf = (id: string, baseUrl: string): string | undefined =>
 
 export interface PlatformOptions {
   readonly apiKey: string | Redacted.Redacted<string>
-  readonly wire?: WireFormat
+  readonly wire?: PlatformWire
   readonly baseUrl?: string
   readonly model?: string
   /** Laid over the platform's defaults. */
@@ -259,7 +294,17 @@ export function platformDefaults(id: string, options: PlatformOptions): Platform
 export type SettingsOptions = Partial<
   Omit<
     SettingsShape,
-    "alternatives" | "budgets" | "tasks" | "retention" | "health" | "routing" | "validation" | "webhooks"
+    | "alternatives"
+    | "budgets"
+    | "tasks"
+    | "retention"
+    | "health"
+    | "routing"
+    | "sessions"
+    | "ccr"
+    | "claude"
+    | "validation"
+    | "webhooks"
   >
 > & {
   readonly tasks?: Partial<SettingsShape["tasks"]>
@@ -269,6 +314,9 @@ export type SettingsOptions = Partial<
   readonly validation?: Partial<SettingsShape["validation"]>
   readonly alternatives?: Partial<SettingsShape["alternatives"]>
   readonly budgets?: Partial<SettingsShape["budgets"]>
+  readonly sessions?: Partial<SettingsShape["sessions"]>
+  readonly ccr?: SettingsShape["ccr"]
+  readonly claude?: SettingsShape["claude"]
   readonly webhooks?: Partial<SettingsShape["webhooks"]>
 }
 
@@ -285,5 +333,8 @@ export const make = (options: SettingsOptions): SettingsShape => ({
   validation: { ...defaults.validation, ...options.validation },
   alternatives: { ...defaults.alternatives, ...options.alternatives },
   budgets: { ...defaults.budgets, ...options.budgets },
+  sessions: { ...defaults.sessions, ...options.sessions },
+  ccr: { ...defaults.ccr, ...options.ccr },
+  claude: { ...defaults.claude, ...options.claude },
   webhooks: { ...defaults.webhooks, ...options.webhooks }
 })

@@ -3,10 +3,11 @@ import {
   Capability,
   type ModelClass,
   PlatformId,
+  PlatformWire,
   RoutingPolicy,
-  TokensCounted,
-  WireFormat
+  TokensCounted
 } from "../Domain/Platform.js"
+import { HandoffPolicy } from "../Domain/Session.js"
 import { AlternativeKind, type TaskType, TenantId } from "../Domain/Task.js"
 import { isPostgres, isPostgresUrl } from "./Database.js"
 import { longestWindowMs, shortestWindowMs, windowText } from "./Limits.js"
@@ -202,6 +203,13 @@ const Database = Schema.String.pipe(
 
 const score = Schema.Number.pipe(Schema.between(0, 1), taking("a number from 0 to 1"))
 
+const level = (description: string) =>
+  Schema.Number.pipe(
+    Schema.greaterThan(0),
+    Schema.lessThanOrEqualTo(1),
+    taking("a number greater than 0, at most 1", description)
+  )
+
 const Price = group(
   {
     input: Schema.NonNegative.pipe(taking("a number, 0 or more", "USD per million input tokens")),
@@ -218,8 +226,8 @@ const Price = group(
 const PlatformFile = group(
   {
     wire: may(
-      WireFormat.pipe(
-        taking(`one of ${WireFormat.literals.join(", ")}`, "How it is spoken to; a further platform's is openai-chat")
+      PlatformWire.pipe(
+        taking(`one of ${PlatformWire.literals.join(", ")}`, "How it is spoken to; a further platform's is openai-chat")
       )
     ),
     baseUrl: may(url("Where its API is")),
@@ -528,6 +536,88 @@ export const SettingsFile = group(
           )
         },
         "What is tried for a HIGH task whose attempts are used up"
+      )
+    ),
+    ccr: may(
+      group(
+        {
+          command: may(Text.annotations({ description: "What starts Claude Code Router 2.0.0; default ccr" })),
+          port: may(
+            Schema.Int.pipe(
+              Schema.between(1, 65_535),
+              taking("a port from 1 to 65535", "Its port on 127.0.0.1; default any free one, and the same again")
+            )
+          ),
+          home: may(Text.annotations({ description: "Its home folder; default ccr beside the sessions' database" }))
+        },
+        "Claude Code Router, through which sessions are continued"
+      )
+    ),
+    claude: may(
+      group(
+        {
+          command: may(Text.annotations({ description: "What starts Claude Code; default claude" })),
+          configDir: may(
+            Text.annotations({
+              description: "The account that does tasks: the folder of its configuration; default ~/.claude"
+            })
+          )
+        },
+        "Claude Code, as it continues sessions and does tasks"
+      )
+    ),
+    sessions: may(
+      group(
+        {
+          database: may(
+            Text.pipe(
+              Schema.filter((text) => text !== ":memory:" && !/^[a-z][a-z0-9+.-]+:\/\//i.test(text)),
+              taking(
+                "the path of an SQLite file",
+                "The SQLite file into which Claude Code's feeds report; default sessions.db beside the tasks' file, or in ~/.dream-team where they are in none"
+              )
+            )
+          ),
+          pollMs: may(
+            durationWithin(100, 3_600_000).pipe(
+              taking("a duration from 100ms to 1h", "How often the limits are looked at; default 5s")
+            )
+          ),
+          trigger: may(
+            Schema.Literal("warning", "critical", "emergency").pipe(
+              taking("one of warning, critical, emergency", "The level at which a hand-off begins; default critical")
+            )
+          ),
+          levels: may(
+            group(
+              {
+                warning: may(level("default 0.7")),
+                critical: may(level("default 0.85")),
+                emergency: may(level("default 0.95"))
+              },
+              "From which part of a window's limit on each level holds"
+            )
+          ),
+          handoff: may(
+            HandoffPolicy.pipe(
+              taking(
+                `one of ${HandoffPolicy.literals.join(", ")}`,
+                "Whether a session is handed off by itself, or prepared for you to continue; default ask"
+              )
+            )
+          ),
+          chain: may(many(Id, "Ids of the platforms that continue, in this order; default codex, synthetic, gemini")),
+          quietMs: may(duration("A session is left alone until this long after it last did something; default 30s")),
+          table: may(
+            Text.pipe(
+              taking(
+                "the path of an SQLite file, or the name of a table",
+                "An SQLite file with a table coordination_sessions, or the name of such a table in the sessions database; only read"
+              )
+            )
+          )
+        },
+        "Claude Code sessions that near a limit of their account"
       )
     ),
     webhooks: may(

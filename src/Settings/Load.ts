@@ -29,7 +29,8 @@ import {
 } from "./File.js"
 import { limitsProblems } from "./Limits.js"
 import { nearest, SettingsInvalid, type SettingsProblem } from "./Problem.js"
-import type { ApiKey, PlatformLimits, PlatformSettings, SettingsShape } from "./Shape.js"
+import { sessionsDatabaseOf } from "./Sessions.js"
+import type { ApiKey, PlatformLimits, PlatformSettings, SettingsShape, TriggerLevel } from "./Shape.js"
 
 /** What the command line may override. */
 export interface SettingsFlags {
@@ -437,6 +438,57 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     })
   }
 
+  const sessionLevel = (level: TriggerLevel): number =>
+    choose(["sessions", "levels", level], ({ sessions }) => sessions?.levels?.[level], defaults.sessions.levels[level])
+  const besideTasks = sessionsDatabaseOf({ database, sessions: {} })
+  const sessions: SettingsShape["sessions"] = {
+    database: choose(
+      ["sessions", "database"],
+      (values) => values.sessions?.database,
+      undefined,
+      (path) => path ?? besideTasks
+    ),
+    pollMs: choose(["sessions", "pollMs"], (values) => values.sessions?.pollMs, defaults.sessions.pollMs),
+    trigger: choose(["sessions", "trigger"], (values) => values.sessions?.trigger, defaults.sessions.trigger),
+    levels: {
+      warning: sessionLevel("warning"),
+      critical: sessionLevel("critical"),
+      emergency: sessionLevel("emergency")
+    },
+    handoff: choose(["sessions", "handoff"], (values) => values.sessions?.handoff, defaults.sessions.handoff),
+    chain: choose(
+      ["sessions", "chain"],
+      (values) => values.sessions?.chain?.map((id) => PlatformId.make(id)),
+      defaults.sessions.chain
+    ),
+    quietMs: choose(["sessions", "quietMs"], (values) => values.sessions?.quietMs, defaults.sessions.quietMs),
+    table: choose(["sessions", "table"], (values) => values.sessions?.table, undefined)
+  }
+  const { critical, emergency, warning } = sessions.levels
+  if (!(warning < critical && critical < emergency)) {
+    complain(["sessions", "levels"], (values) => values.sessions?.levels, {
+      value: [warning, critical, emergency].join(", "),
+      problem: "the levels do not rise",
+      expected: "warning below critical below emergency"
+    })
+  }
+  if (sessions.chain.length === 0 || new Set(sessions.chain).size < sessions.chain.length) {
+    complain(["sessions", "chain"], (values) => values.sessions?.chain, {
+      problem: sessions.chain.length === 0 ? "nobody could continue a session" : "a platform stands there twice",
+      expected: "at least one platform id, each once"
+    })
+  }
+
+  const ccr: SettingsShape["ccr"] = {
+    command: choose(["ccr", "command"], (values) => values.ccr?.command, defaults.ccr.command),
+    port: choose(["ccr", "port"], (values) => values.ccr?.port, defaults.ccr.port),
+    home: choose(["ccr", "home"], (values) => values.ccr?.home, defaults.ccr.home)
+  }
+  const claude: SettingsShape["claude"] = {
+    command: choose(["claude", "command"], (values) => values.claude?.command, defaults.claude.command),
+    configDir: choose(["claude", "configDir"], (values) => values.claude?.configDir, defaults.claude.configDir)
+  }
+
   const described = layers.flatMap(({ values }) => Object.keys(values.platforms ?? {}))
   const everyId = Array.from(new Set<string>([...knownPlatforms, ...described]))
   const use = choose(["use"], (values) => values.use, everyId)
@@ -487,7 +539,9 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
       at("apiKey"),
       reading((file) => file.apiKey)
     )
-    if (key === undefined) return { absent: `no API key: set ${keyVariables(id).join(" or ")}` }
+    const wire = pick(["wire"], (file) => file.wire, template.wire)
+    if (key === undefined && wire !== "claude-code")
+      return { absent: `no API key: set ${keyVariables(id).join(" or ")}` }
 
     const limits: PlatformLimits = template.limits
     const limit = <Key extends Amount>(key: Key): number | undefined =>
@@ -498,12 +552,12 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     const windowMs = windowRequests === undefined && windowTokens === undefined ? undefined : limits.windowMs
     const perModel = has((file) => file.limits?.maxConcurrent) ? undefined : limits.maxConcurrentPerModel
     const baseUrl = pick(["baseUrl"], (file) => file.baseUrl, template.baseUrl ?? "").replace(/\/+$/, "")
-    note(at("apiKey"), redacted, key.source)
+    if (key !== undefined) note(at("apiKey"), redacted, key.source)
     const settings: PlatformSettings = {
       id: platformId,
-      wire: pick(["wire"], (file) => file.wire, template.wire),
+      wire,
       baseUrl,
-      apiKey: Redacted.make(key.value),
+      apiKey: Redacted.make(key?.value ?? ""),
       model: pick(["model"], (file) => file.model, template.model ?? ""),
       classes: pick(
         ["classes"],
@@ -667,6 +721,9 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     health,
     routing,
     webhooks,
+    sessions,
+    ccr,
+    claude,
     budgets,
     validation,
     alternatives,

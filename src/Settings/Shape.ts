@@ -3,10 +3,11 @@ import type {
   Capability,
   ModelClass,
   PlatformId,
+  PlatformWire,
   RoutingPolicy,
-  TokensCounted,
-  WireFormat
+  TokensCounted
 } from "../Domain/Platform.js"
+import type { HandoffPolicy } from "../Domain/Session.js"
 import type { AlternativeKind, TaskType, TenantId } from "../Domain/Task.js"
 import type { Price } from "../Domain/Usage.js"
 import type { DatabaseSetting } from "./Database.js"
@@ -75,9 +76,10 @@ export interface KeyBudget extends DailyBudget {
 
 export interface PlatformSettings {
   readonly id: PlatformId
-  readonly wire: WireFormat
-  /** Without a trailing slash. */
+  readonly wire: PlatformWire
+  /** Without a trailing slash; of the wire `claude-code` the program instead. */
   readonly baseUrl: string
+  /** Empty for the wire `claude-code`, which has a login of its own. */
   readonly apiKey: Redacted.Redacted<string>
   /** The model used where a task names none. */
   readonly model: string
@@ -114,6 +116,9 @@ export interface ApiKey {
   readonly tenant: TenantId
   readonly key: Redacted.Redacted<string>
 }
+
+/** The levels of use that something can be done at. */
+export type TriggerLevel = "warning" | "critical" | "emergency"
 
 export interface SettingsShape {
   readonly host: string
@@ -203,6 +208,41 @@ export interface SettingsShape {
     readonly keys: Readonly<Record<string, KeyBudget>>
     /** By platform id. */
     readonly platforms: Readonly<Record<string, DailyBudget>>
+  }
+  /** What is done about Claude Code sessions that near a limit of their account. */
+  readonly sessions: {
+    /** The SQLite file into which feeds report; `sessionsDatabaseOf` says which it is where none is named. */
+    readonly database?: string | undefined
+    /** How often the limits are looked at, ms. */
+    readonly pollMs: number
+    /** The level at which a hand-off begins. */
+    readonly trigger: TriggerLevel
+    /** Parts of a window's limit, rising. */
+    readonly levels: Readonly<Record<TriggerLevel, number>>
+    /** What happens by itself to sessions of which nothing else is said. */
+    readonly handoff: HandoffPolicy
+    /** Who continues, in order of preference. */
+    readonly chain: ReadonlyArray<PlatformId>
+    /** A session is left alone until this long after it last did something, ms. */
+    readonly quietMs: number
+    /** An SQLite file with a table `coordination_sessions`, or the name of such a table in the database. */
+    readonly table?: string | undefined
+  }
+  /** Claude Code Router, through which sessions are continued. */
+  readonly ccr: {
+    /** What starts it; `ccr`, as the `PATH` finds it, where absent. */
+    readonly command?: string | undefined
+    /** On 127.0.0.1; any free port, and the same again, where absent. */
+    readonly port?: number | undefined
+    /** The folder it has as its home; `ccr` beside the sessions database where absent. */
+    readonly home?: string | undefined
+  }
+  /** Claude Code, as it continues sessions and does tasks. */
+  readonly claude: {
+    /** What starts it; `claude`, as the `PATH` finds it, where absent. */
+    readonly command?: string | undefined
+    /** The account that does tasks: the folder of its configuration; `~/.claude` where absent. */
+    readonly configDir?: string | undefined
   }
   /** Running attempts get this long at shutdown, ms. */
   readonly shutdownGraceMs: number

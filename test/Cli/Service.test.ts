@@ -87,6 +87,8 @@ describe("dream-team serve, with everything real but the platforms", () => {
   it("has a doctor that asks each platform and says which key is refused", async () => {
     const env = {
       ...simulated.simulator.environment,
+      // A Claude Code of this machine is asked as well, and writes into its home.
+      HOME: folder,
       DREAM_TEAM_PORT: "0",
       DREAM_TEAM_DATABASE: join(folder, "doctor.db")
     }

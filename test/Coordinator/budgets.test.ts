@@ -144,6 +144,32 @@ describe("a job's budget", () => {
     )
   )
 
+  it.scoped("holds for what is tried for one of its tasks as well", () =>
+    run(
+      [
+        {
+          id: "codex",
+          settings: { ...priced("codex"), classes: { best: "large" } },
+          attempts: ({ model }) => (model === "large" ? answer("Because.", { usage: usage(900) }) : fail(timeout))
+        }
+      ],
+      { tasks: { maxAttempts: 1 }, alternatives: { order: ["class"] } },
+      Effect.gen(function* () {
+        const { jobs } = yield* Coordinator
+        const task = { prompt: "Why?", priority: "HIGH", maxOutputTokens: 1_000 } as const
+        const ask = (maxTokens: number) =>
+          Effect.gen(function* () {
+            const { job } = yield* jobs.submit(tenant, { maxTokens, tasks: [task] }, Option.none())
+            yield* advanceUntilIdle()
+            return yield* jobs.get(tenant, job.id, {})
+          })
+        // the attempt that timed out counts as 1,012 tokens, and the other model may use as many
+        assert.strictEqual((yield* ask(1_500)).state, "failed")
+        assert.strictEqual((yield* ask(2_100)).state, "succeeded")
+      })
+    )
+  )
+
   it.scoped("that one of its tasks can never keep to is refused", () =>
     run(
       [{ id: "codex", settings: priced("codex") }],

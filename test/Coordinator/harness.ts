@@ -146,7 +146,11 @@ export const makeScript = Effect.gen(function* () {
     })
 
   return {
-    layer: Layer.succeed(Delegation, { delegate, preview: () => Effect.dieMessage("not scripted") }),
+    layer: Layer.succeed(Delegation, {
+      delegate,
+      stream: () => Stream.dieMessage("not scripted"),
+      preview: () => Effect.dieMessage("not scripted")
+    }),
     seen: seen as ReadonlyArray<Seen>,
     /** What it was asked, in order. */
     calls: calls as ReadonlyArray<Call>,

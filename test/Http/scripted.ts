@@ -1,5 +1,6 @@
 import { Effect, Layer, Option, Redacted, Ref, Stream, SubscriptionRef } from "effect"
 import { Budgets } from "../../src/Budgets.js"
+import { CCRWatcher } from "../../src/CCRWatcher.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import {
   Conflict,
@@ -23,6 +24,7 @@ import {
   TenantId
 } from "../../src/Domain/Task.js"
 import { Events } from "../../src/Events.js"
+import { Gateway } from "../../src/Gateway.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
 import { LimitsInvalid, ResourceManager, ResourceStoreFailed } from "../../src/ResourceManager.js"
 import type { SettingsShape } from "../../src/Settings.js"
@@ -411,11 +413,21 @@ export const settings = (over: Partial<SettingsShape> = {}): SettingsShape =>
   Settings.make({ port: 0, database: ":memory:", ...over })
 
 /** Everything the HTTP server works with. */
+/** Nobody asks it anything. */
+const gateway = Layer.succeed(Gateway, {
+  complete: () => Effect.dieMessage("not scripted"),
+  stream: () => Stream.dieMessage("not scripted"),
+  models: Effect.succeed([{ name: "auto", owner: "dream-team" }]),
+  answeredBy: () => Effect.succeed([])
+})
+
 export const concerns = (coordinator: Coordinator["Type"], over: Partial<SettingsShape> = {}) =>
   Layer.mergeAll(
     Layer.succeed(Coordinator, coordinator),
     detector,
     manager,
+    gateway,
+    CCRWatcher.layerOff,
     Budgets.layer,
     Layer.orDie(Layer.provideMerge(Events.layer, Sql.layerMemory))
   ).pipe(Layer.provideMerge(Settings.layer(settings(over))))

@@ -63,6 +63,17 @@ describe("a submission with a callbackUrl", () => {
       const ended = messages.find(({ type }) => type === "job.succeeded")
       assert.deepInclude(ended?.data, { id: job.id, state: "succeeded" })
       assert.deepInclude(ended?.data.counts, { total: 2, succeeded: 2 })
+      const { webhook } = yield* eventually(
+        jobs.get(tenant, job.id, {}),
+        (shown) => shown.webhook !== undefined && shown.webhook.state !== "pending"
+      )
+      assert.deepStrictEqual(webhook, {
+        state: "delivered",
+        attempts: 1,
+        lastStatus: 200,
+        lastError: undefined,
+        nextAt: undefined
+      })
     }).pipe(Effect.provide(signed))
   )
 })

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process"
-import { resolve } from "node:path"
+import { dirname, join, resolve } from "node:path"
 import { bin } from "./Service.js"
 
 export interface Ran {
@@ -54,3 +54,10 @@ export const startDreamTeam = (args: ReadonlyArray<string>, options: RunOptions 
 /** Runs `dream-team` until it ends. */
 export const dreamTeam = (args: ReadonlyArray<string>, options: RunOptions = {}): Promise<Ran> =>
   startDreamTeam(args, options).ended
+
+/** The feed's program, beside `dream-team`. */
+export const feedProgram = join(dirname(resolve(bin)), "dream-team-feed.js")
+
+/** Runs `dream-team-feed` until it ends, as Claude Code does. */
+export const feed = (args: ReadonlyArray<string>, options: RunOptions = {}): Promise<Ran> =>
+  start([feedProgram, ...args], options).ended

@@ -1,5 +1,5 @@
 import { Array as Arr } from "effect"
-import { estimateInputTokens, type Message } from "../../Domain/Call.js"
+import { estimateInputTokens, isMessage, type Message } from "../../Domain/Call.js"
 import { cutToTokens } from "../../TaskStore/Inputs.js"
 import type { StoredRequest } from "../../TaskStore/Rows.js"
 
@@ -23,10 +23,11 @@ export interface Shrink {
 /** Earlier turns, and the prompt that follows them. */
 export const conversationOf = ({ call }: StoredRequest) => {
   const prompt = Arr.lastNonEmpty(call.messages)
-  return { turns: Arr.initNonEmpty(call.messages), prompt: textOf(prompt) }
+  // No task's conversation holds results of functions.
+  return { turns: Arr.initNonEmpty(call.messages).filter(isMessage), prompt: textOf(prompt) }
 }
 
-export const textOf = ({ content }: Message): string =>
+export const textOf = ({ content }: Pick<Message, "content">): string =>
   typeof content === "string"
     ? content
     : content.map((part) => (part.type === "text" ? part.text : "[an image]")).join("\n")

@@ -1,0 +1,84 @@
+import * as FileSystem from "@effect/platform/FileSystem"
+import { Effect, Redacted } from "effect"
+import type { ClaudeEndpoint } from "../ClaudeCode.js"
+import type { HandoffId, SessionId } from "../Domain/Session.js"
+
+/** What a person starts to continue a session. */
+export interface Launch {
+  readonly id: HandoffId
+  /** What starts Claude Code. */
+  readonly command: string
+  readonly cwd: string
+  /** The folder of the account's configuration. */
+  readonly account: string
+  readonly endpoint: ClaudeEndpoint
+  readonly model: string
+  /** The session that is gone on with, in a copy; none where a summary begins a new one. */
+  readonly resume: SessionId | undefined
+  readonly newSessionId: SessionId
+  readonly permissionMode: string | undefined
+  readonly allowedTools: ReadonlyArray<string>
+  /** The first thing said; nothing where the person says it. */
+  readonly prompt: string | undefined
+}
+
+/** One word of a POSIX shell, whatever it holds. */
+const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
+
+/** The script, without what is secret in it standing on any command line. */
+const script = (launch: Launch, folder: string): string => {
+  const { account, allowedTools, command, cwd, endpoint, model, newSessionId, permissionMode, prompt, resume } = launch
+  const words = [
+    ...(resume === undefined ? [] : ["--resume", resume, "--fork-session"]),
+    "--session-id",
+    newSessionId,
+    "--model",
+    model,
+    "--settings",
+    `${folder}/settings.json`,
+    ...(permissionMode === undefined ? [] : ["--permission-mode", permissionMode]),
+    ...(allowedTools.length === 0 ? [] : ["--allowedTools", ...allowedTools])
+  ]
+  return [
+    "#!/bin/sh",
+    `# Continues a Claude Code session on other platforms. Holds a token: keep it to yourself.`,
+    `cd ${quote(cwd)} || exit 1`,
+    `[ ${quote(account)} = "$HOME/.claude" ] || export CLAUDE_CONFIG_DIR=${quote(account)}`,
+    "unset ANTHROPIC_API_KEY CLAUDE_CODE_USE_BEDROCK CLAUDE_CODE_USE_VERTEX CLAUDE_CODE_USE_FOUNDRY CLAUDECODE",
+    `export ANTHROPIC_BASE_URL=${quote(endpoint.baseUrl)}`,
+    `export ANTHROPIC_AUTH_TOKEN=${quote(Redacted.value(endpoint.token))}`,
+    "export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 DISABLE_COST_WARNINGS=1",
+    // The prompt stands before the options, because some of these take as many words as follow.
+    `exec ${quote(command)} ${prompt === undefined ? "" : `"$(cat ${quote(`${folder}/prompt.md`)})" `}${words.map(quote).join(" ")}`,
+    ""
+  ].join("\n")
+}
+
+/** A shell hands over no longer word, bytes. */
+export const maxPromptBytes = 100_000
+
+/** Writes the launcher and what it needs into the hand-off's own folder, for its owner's eyes alone; answers its path. */
+export const writeLauncher = Effect.fn("CCRWatcher.writeLauncher")(function* (launch: Launch, folder: string) {
+  const files = yield* FileSystem.FileSystem
+  const settings = {
+    autoContinueAtUsageLimit: false,
+    // Over those of the user's settings, where another router may be set.
+    env: {
+      ANTHROPIC_BASE_URL: launch.endpoint.baseUrl,
+      ANTHROPIC_AUTH_TOKEN: Redacted.value(launch.endpoint.token),
+      ANTHROPIC_API_KEY: ""
+    }
+  }
+  const put = (name: string, text: string, mode: number) =>
+    files
+      .writeFileString(`${folder}/.${name}.partial`, text, { mode })
+      .pipe(
+        Effect.zipRight(files.chmod(`${folder}/.${name}.partial`, mode)),
+        Effect.zipRight(files.rename(`${folder}/.${name}.partial`, `${folder}/${name}`))
+      )
+  yield* files.makeDirectory(folder, { recursive: true, mode: 0o700 })
+  yield* put("settings.json", `${JSON.stringify(settings, undefined, 2)}\n`, 0o600)
+  if (launch.prompt !== undefined) yield* put("prompt.md", launch.prompt, 0o600)
+  yield* put("continue.sh", script(launch, folder), 0o700)
+  return `${folder}/continue.sh`
+})
