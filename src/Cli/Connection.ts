@@ -64,8 +64,10 @@ const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: Re
         : `The service at ${url} does not know the API key it was sent, which is the first of DREAM_TEAM_API_KEYS.`
     case "InvalidRequest":
       return refused(problem, problem.problems, [], now)
-    case "TaskRefused":
-      return refused(problem, problem.problems, problem.reasons, now)
+    case "TaskRefused": {
+      const why = refused(problem, problem.problems, problem.reasons, now)
+      return problem.suggestion === undefined ? why : `${why}\nThe check suggests: ${problem.suggestion}`
+    }
     case "RateLimited":
       return [
         `The limits leave no room for it before its deadline; try again in ${duration(problem.retryAfterMs)}:`,

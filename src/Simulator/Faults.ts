@@ -62,7 +62,11 @@ export const Fault = Schema.Union(
     errorShape: Schema.optional(ErrorShape)
   }),
   /** No trouble: the model says this, whole and at its own pace. What is no string is said as JSON. */
-  Schema.Struct({ fault: Schema.Literal("answer"), ...common, says: Schema.Unknown })
+  Schema.Struct({
+    fault: Schema.Literal("answer"),
+    ...common,
+    says: Schema.Unknown.pipe(Schema.filter((said) => said !== undefined, { message: () => "expected what it says" }))
+  })
 ).annotations({ identifier: "Fault", parseOptions: { onExcessProperty: "error", errors: "all" } })
 export type Fault = typeof Fault.Type
 

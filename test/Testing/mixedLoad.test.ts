@@ -17,7 +17,11 @@ describe("the whole service under a test clock, with a load of everything", () =
       "task.retried",
       "task.waiting",
       "attempt.failed",
-      "attempt.ignored"
+      "attempt.ignored",
+      "job.queued",
+      "job.progress",
+      "job.succeeded",
+      "job.cancelled"
     ]) {
       assert.isTrue(typesIn(log).has(type), `the load has no ${type}`)
     }

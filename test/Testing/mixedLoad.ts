@@ -5,6 +5,7 @@
 import { pathToFileURL } from "node:url"
 import { Effect, Either, Option, Random, TestClock, TestContext } from "effect"
 import { Coordinator } from "../../src/Coordinator.js"
+import type { JobId, JobSubmission } from "../../src/Domain/Job.js"
 import { type Priority, type TaskId, type TaskType, TenantId } from "../../src/Domain/Task.js"
 import * as Testing from "../../src/Testing.js"
 
@@ -37,6 +38,17 @@ const team = (): ReadonlyArray<Testing.Script> => [
   { id: "qwen", settings: { weight: 0.3 }, attempts: ({ number }) => answer("from qwen", { afterMs: 3_000 + number }) }
 ]
 
+/** In order or at once, some waiting for others; every second one is cancelled soon. */
+const jobOf = (index: number, types: ReadonlyArray<TaskType>): JobSubmission => ({
+  mode: index % 2 === 0 ? "auto" : "parallel",
+  maxParallel: 2,
+  onFailure: "continue",
+  tasks: [
+    ...types.map((type, part) => ({ name: `part-${part}`, prompt: `part ${part} of ${index}`, type })),
+    { prompt: `the whole of ${index}`, maxOutputTokens: 100, dependsOn: types.map((_, part) => `part-${part}`) }
+  ]
+})
+
 const pick = <A>(from: readonly [A, ...ReadonlyArray<A>] | ReadonlyArray<A>) =>
   Effect.flatMap(Random.nextIntBetween(0, from.length), (index) => Effect.fromNullable(from[index]))
 
@@ -46,6 +58,7 @@ const load = Effect.gen(function* () {
   const http = yield* Testing.MemoryHttp
   const tenants = [TenantId.make("local"), TenantId.make("other")]
   const own: Array<readonly [TenantId, TaskId]> = []
+  const cancelling: Array<readonly [TenantId, JobId]> = []
   for (let index = 0; index < tasks; index++) {
     const submission = {
       prompt: `question ${index}`,
@@ -63,6 +76,14 @@ const load = Effect.gen(function* () {
       const key = index % 3 === 0 ? Option.some(`key ${index}`) : Option.none<string>()
       const submitted = yield* Effect.either(coordinator.submit(tenant, submission, key))
       if (Either.isRight(submitted)) own.push([tenant, submitted.right.task.id])
+    }
+    if (index % 12 === 7) {
+      const tenant = yield* pick(tenants)
+      const { job } = yield* coordinator.jobs.submit(tenant, jobOf(index, yield* Random.shuffle(types)), Option.none())
+      if (index % 24 === 7) cancelling.push([tenant, job.id])
+    }
+    if (index % 12 === 10) {
+      yield* Effect.forEach(cancelling.splice(0), ([tenant, id]) => Effect.ignore(coordinator.jobs.cancel(tenant, id)))
     }
     if (index % 5 === 4) yield* TestClock.adjust(yield* Random.nextIntBetween(1, 900))
     if (index % 17 === 16) {

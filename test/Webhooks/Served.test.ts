@@ -70,7 +70,7 @@ describe("a submission with a callbackUrl", () => {
       assert.deepStrictEqual(webhook, {
         state: "delivered",
         attempts: 1,
-        lastStatus: 200,
+        lastStatus: 204,
         lastError: undefined,
         nextAt: undefined
       })

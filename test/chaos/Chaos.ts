@@ -172,7 +172,8 @@ export class Chaos {
       ...Object.fromEntries(
         Object.entries(atOnce).flatMap(([id, count]) => [
           [`DREAM_TEAM_${id.toUpperCase()}_MAX_CONCURRENT`, String(count)],
-          [`DREAM_TEAM_${id.toUpperCase()}_BREAKER_FAILURES`, "50"]
+          [`DREAM_TEAM_${id.toUpperCase()}_BREAKER_FAILURES`, "50"],
+          [`DREAM_TEAM_${id.toUpperCase()}_BREAKER_OPEN`, "2s"]
         ])
       ),
       DREAM_TEAM_PLATFORMS: Object.keys(atOnce).join(),

@@ -28,7 +28,7 @@ describe("a service under a mixed load, while its platforms have troubles of the
       await chaos.platformsDie(1_500)
       await chaos.progress(16)
 
-      const verdict = await chaos.finish(120_000)
+      const verdict = await chaos.finish(180_000)
       const story = JSON.stringify(verdict, undefined, 1)
       assert.deepStrictEqual(violations(verdict), [], story)
       // It proves nothing where little happened.
