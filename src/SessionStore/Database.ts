@@ -103,10 +103,7 @@ export const openSessions = (path: string): Effect.Effect<SqlClient.SqlClient, s
     yield* Effect.try(() => {
       if (file !== ":memory:") prepareFile(file)
     }).pipe(Effect.mapError((error) => explainSessions(file, error.error)))
-    // The driver throws where a file is no database, so that is a defect at first.
-    const client = yield* Effect.catchAllDefect(makeSqlite(file), (cause) =>
-      Effect.fail(new SqlError({ cause, message: "Failed to open" }))
-    ).pipe(
+    const client = yield* makeSqlite(file).pipe(
       waiting,
       Effect.mapError((error) => explainSessions(file, error))
     )

@@ -1,10 +1,9 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { SqlError } from "@effect/sql/SqlError"
-import * as SqliteClient from "@effect/sql-sqlite-node/SqliteClient"
 import { Clock, Effect, Schema } from "effect"
 import { parsed, reportOfStatusline } from "../Feed/Report.js"
 import { SessionStore, SessionsSql, SessionsUnavailable } from "../SessionStore.js"
+import { makeSqlite } from "../Sql/Sqlite.js"
 import { explainSessions } from "./Database.js"
 import { looks } from "./Looks.js"
 
@@ -62,10 +61,7 @@ export const makeTable = Effect.fn("Table.make")(function* ({ account, setting }
     ? read(own, setting)
     : Effect.scoped(
         Effect.gen(function* () {
-          const sql = yield* Effect.catchAllDefect(
-            SqliteClient.make({ filename: setting, readonly: true, disableWAL: true }),
-            (cause) => Effect.fail(new SqlError({ cause, message: "Failed to open" }))
-          )
+          const sql = yield* makeSqlite(setting, { readonly: true })
           // The process stands still while SQLite waits.
           yield* sql`PRAGMA busy_timeout = 20`
           return yield* read(sql, "coordination_sessions")

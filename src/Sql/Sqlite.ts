@@ -69,20 +69,22 @@ const valuesOf = (statement: Compiled, params: ReadonlyArray<unknown>): Readonly
 }
 
 /**
- * A client of one SQLite file, in WAL mode. It has one connection, which runs a statement at once: SQLite is called, not
- * asked. So a statement inside its own transaction, or while there is none, goes straight to the driver where nobody wants
- * a span of it; by way of permits, scopes and spans it would cost several times what SQLite takes for it. That is why the
- * connection is our own: that of @effect/sql-sqlite-node looks each statement up through Effect's Cache.
+ * A client of one SQLite file, in WAL mode; `readonly` changes nothing of the file, its mode neither. It has one
+ * connection, which runs a statement at once: SQLite is called, not asked. So a statement inside its own transaction, or
+ * while there is none, goes straight to the driver where nobody wants a span of it; by way of permits, scopes and spans it
+ * would cost several times what SQLite takes for it. That is why the connection is our own: the one that @effect/sql has for
+ * SQLite looks each statement up through Effect's Cache.
  */
 export const makeSqlite = (
-  filename: string
+  filename: string,
+  options: { readonly readonly?: boolean } = {}
 ): Effect.Effect<SqlClient.SqlClient, SqlError, Scope.Scope | Reactivity.Reactivity> =>
   Effect.gen(function* () {
     const db = yield* Effect.acquireRelease(
       Effect.try({
         try: () => {
-          const opened = new Sqlite(filename)
-          opened.pragma("journal_mode = WAL")
+          const opened = new Sqlite(filename, options)
+          if (options.readonly !== true) opened.pragma("journal_mode = WAL")
           return opened
         },
         catch: (cause) => new SqlError({ cause, message: "Failed to open the database" })
@@ -90,8 +92,9 @@ export const makeSqlite = (
       (opened) => Effect.sync(() => opened.close())
     )
     const run = runner(db)
+    const executeNow: SqlConnection.Connection["execute"] = (sql, params) => run(sql, params, rowsOf)
     const connection: SqlConnection.Connection = {
-      execute: (sql, params) => Effect.suspend(() => run(sql, params, rowsOf)),
+      execute: (...statement) => Effect.suspend(() => executeNow(...statement)),
       executeRaw: (sql, params) => Effect.suspend(() => run(sql, params, rawOf)),
       executeValues: (sql, params) => Effect.suspend(() => run(sql, params, valuesOf)),
       executeUnprepared: (sql, params) => Effect.suspend(() => run(sql, params, rowsOf)),
@@ -133,7 +136,7 @@ export const makeSqlite = (
           Effect.withFiberRuntime<ReadonlyArray<A>, SqlError>((fiber) => {
             const isOwn = Option.isSome(Context.getOption(fiber.currentContext, SqlClient.TransactionConnection))
             if ((transactions > 0 && !isOwn) || isTraced(fiber)) return statement.withoutTransform
-            return connection.execute(...statement.compile(), undefined)
+            return executeNow(...statement.compile(), undefined)
           })
       })
 
