@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, MutableRef, Option, Scope } from "effect"
+import { Context, Effect, Layer, MutableRef, Option } from "effect"
 import * as Fading from "./Benchmark/Fading.js"
 import * as Lengths from "./Benchmark/Lengths.js"
 import { percentile } from "./Benchmark/percentile.js"
@@ -124,8 +124,8 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
     ) => Effect.Effect<ReadonlyArray<{ readonly model: string; readonly performance: Performance }>>
     /** Of every model that is remembered: at most 32 a platform. */
     readonly recent: Effect.Effect<ReadonlyArray<RecentPerformance>>
-    /** The attempt runs until the scope is closed: what it shows until then counts in `recent`. */
-    readonly running: (attempt: Running) => Effect.Effect<void, never, Scope.Scope>
+    /** Runs the attempt's `answer`: what it shows until it ends counts in `recent`. */
+    readonly running: <A, E, R>(attempt: Running, answer: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
     /** Waits until more than `count` attempts were begun or recorded; how many it is then. */
     readonly newsAfter: (count: number) => Effect.Effect<number>
     /**
@@ -283,14 +283,16 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
           [...models].map(([model, known]) => recentOf(platform, model, known, now))
         )
       ),
-      running: (attempt) =>
-        Effect.uninterruptible(
+      running: (attempt, answer) =>
+        Effect.uninterruptibleMask((restore) =>
           Effect.flatMap(monotonicMs, (since) => {
             const begun = { ...attempt, since }
             running.add(begun)
             tell()
-            const end = Effect.sync(() => running.delete(begun))
-            return Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, end))
+            return Effect.ensuring(
+              restore(answer),
+              Effect.sync(() => running.delete(begun))
+            )
           })
         ),
       newsAfter: (seen) =>

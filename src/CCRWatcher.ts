@@ -40,6 +40,7 @@ import {
   type SessionView
 } from "./Domain/Session.js"
 import { Events } from "./Events.js"
+import { claudeFolder } from "./Feed/Paths.js"
 import { reportOfRateLimitEvent } from "./Feed/Report.js"
 import { Gateway } from "./Gateway.js"
 import { PlatformDetector } from "./PlatformDetector.js"
@@ -168,6 +169,10 @@ const make = Effect.gen(function* () {
   const context = yield* Effect.context<FileSystem.FileSystem | CommandExecutor>()
   const { chain, handoff: defaultPolicy, levels: bounds, pollMs, quietMs, trigger } = settings.sessions
   const folder = dirname(sessionsDatabaseOf(settings))
+  /** The account whose limits are those of the platform `claude`; others do not concern it. */
+  const platformAccount = settings.platforms.some(({ id }) => id === claudePlatform)
+    ? claudeFolder(settings.claude.configDir)
+    : undefined
   const { guarded } = yield* makeGuard
   const owner = yield* randomUuid
 
@@ -385,6 +390,35 @@ const make = Effect.gen(function* () {
 
   // Requests of tasks
 
+  const scope = yield* Effect.scope
+
+  /** Ends a hand-off, and its run, once the last of those who wait for it has left. */
+  const cancelUnheard = (id: HandoffId, reply: Deferred.Deferred<SessionContinued, SessionHandoffRefused>) =>
+    Effect.gen(function* () {
+      yield* Effect.exit(Deferred.await(reply))
+      const replies = waiting.get(id)
+      if (replies === undefined) return
+      const others = replies.filter((each) => each !== reply)
+      if (others.length > 0) {
+        waiting.set(id, others)
+        return
+      }
+      waiting.delete(id)
+      const record = yield* guarded(handoffs.get(id))
+      // What a person asked for is theirs.
+      if (record === undefined || isFinal(record.state) || record.cause === "person") return
+      yield* FiberMap.remove(running, id)
+      const taken = yield* guarded(handoffs.take(id, owner, leaseMs))
+      if (taken === undefined) return
+      const why = "the task that needed it was cancelled"
+      yield* guarded(handoffs.write(taken.id, taken.epoch, { state: "cancelled", why, pid: null, nextAt: null }))
+      yield* announce(taken.sessionId, { type: "handoff.changed", handoff: id, state: "cancelled", why })
+    }).pipe(
+      Effect.catchTag("SessionsUnavailable", ({ message }) =>
+        Effect.logWarning(`A hand-off that nobody waits for could not be cancelled: ${message}`)
+      )
+    )
+
   const serve = Effect.fnUntraced(function* () {
     const { account, cwd, reply, resetsAt, sessionId, window } = yield* requests.take
     const served = Effect.gen(function* () {
@@ -399,6 +433,7 @@ const make = Effect.gen(function* () {
             at: now,
             status: "limited",
             cwd,
+            allowedTools: [],
             launchedBy: "dream-team",
             readings: [],
             usage: []
@@ -416,7 +451,10 @@ const make = Effect.gen(function* () {
       }
       waiting.set(latest.id, [...(waiting.get(latest.id) ?? []), reply])
       yield* carryOn(latest.id)
+      yield* Effect.forkIn(cancelUnheard(latest.id, reply), scope)
     })
+    // Whoever asked may have left while it waited to be taken.
+    if (yield* Deferred.isDone(reply)) return
     yield* served.pipe(
       Effect.catchTags({
         SessionsUnavailable: ({ message }) => Deferred.fail(reply, new SessionHandoffRefused({ message })),
@@ -444,7 +482,7 @@ const make = Effect.gen(function* () {
     for (const { account: whose, id } of yield* guarded(store.list({ status: "limited", limit: maxSessions }))) {
       if (whose === account) yield* guarded(store.setStatus(id, "active"))
     }
-    if (settings.platforms.some(({ id }) => id === claudePlatform)) {
+    if (account === platformAccount) {
       yield* Effect.ignore(resources.patch(claudePlatform, { exhausted: null }, localTenant))
     }
   })
@@ -486,7 +524,7 @@ const make = Effect.gen(function* () {
     for (const { account, resetsAt, sessionId, since } of absent) {
       away.add(account)
       const until = resetsAt ?? since + unknownResetMs
-      if (settings.platforms.some(({ id }) => id === claudePlatform)) {
+      if (account === platformAccount) {
         yield* resources.setExhausted(claudePlatform, {
           window: "claude-account",
           until: Math.max(until, now + awayMs),

@@ -350,14 +350,19 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             const startedAt = yield* monotonicMs
             const firstTokenAt = MutableRef.make(Option.none<number>())
             const soFar = { text: "", heldUpMs: 0 }
-            yield* benchmark.running({ platform: client.id, model: lease.model, type, firstTokenAt })
             const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar, relay).pipe(
               Effect.timeoutOption(Math.max(0, deadlineAt - startedAt))
             )
-            const exit = yield* Option.match(lost, {
-              onNone: () => answer,
-              onSome: (loss) => Effect.raceFirst(answer, Effect.as(Deferred.await(loss), Option.none<Completion>()))
-            }).pipe(restore, Effect.exit)
+            const exit = yield* benchmark
+              .running(
+                { platform: client.id, model: lease.model, type, firstTokenAt },
+                Option.match(lost, {
+                  onNone: () => restore(answer),
+                  onSome: (loss) =>
+                    restore(Effect.raceFirst(answer, Effect.as(Deferred.await(loss), Option.none<Completion>())))
+                })
+              )
+              .pipe(Effect.exit)
             const endedAt = yield* monotonicMs
             // what its reader held up is not the platform's time
             const durationMs = sinceMs(startedAt, endedAt - soFar.heldUpMs)
@@ -414,7 +419,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             const takesOut = failure._tag === "CredentialFailure" || failure._tag === "ModelFailure"
             yield* takesOut ? Effect.zipRight(report, settle) : Effect.zipRight(settle, report)
             return timed
-          }).pipe(Effect.scoped)
+          })
         ).pipe(
           Effect.tap(({ outcome }) => annotateSpan({ outcome: outcome._tag })),
           traced("Delegation.attempt", {

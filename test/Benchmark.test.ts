@@ -258,9 +258,9 @@ describe("Benchmark", () => {
         yield* usual
         const before = yield* now
         const firstTokenAt = MutableRef.make(Option.none<number>())
-        yield* Effect.scoped(
+        yield* running(
+          { platform, model: "m", type: "analysis", firstTokenAt },
           Effect.gen(function* () {
-            yield* running({ platform, model: "m", type: "analysis", firstTokenAt })
             yield* TestClock.adjust("900 millis")
             assert.closeTo((yield* now).callMs, before.callMs, 1)
             assert.strictEqual((yield* recent)[0]?.idleMs, 0)
