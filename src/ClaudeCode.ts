@@ -66,6 +66,8 @@ export interface ClaudeRun {
   readonly tools?: ReadonlyArray<string> | undefined
   readonly model?: string | undefined
   readonly router?: ClaudeEndpoint | undefined
+  /** The window of who answers behind the router, tokens; Claude Code takes what it does not know for a million. */
+  readonly contextWindow?: number | undefined
   /** The account's folder (`CLAUDE_CONFIG_DIR`); the user's own where absent. */
   readonly configDir?: string | undefined
   readonly maxTurns?: number | undefined
@@ -222,11 +224,14 @@ const isLoggedIn = (options: ClaudeCodeOptions, configDir: string | undefined) =
  * Settings of this run alone, laid over the user's, in a file that only they can read: what they set for other routers
  * does not reach it, and it never goes on by itself when a limit resets.
  */
-const settingsOf = ({ model, router }: ClaudeRun): string =>
+const settingsOf = ({ contextWindow, model, router }: ClaudeRun): string =>
   JSON.stringify({
     autoContinueAtUsageLimit: false,
-    ...(router === undefined ? {} : { env: routed(router, model) })
+    ...(router === undefined ? {} : { env: routed(router, model, contextWindow) })
   })
+
+/** Claude Code keeps some tens of thousands of tokens free for its own use; it is told of no window that leaves little beside, tokens. */
+const smallestWindow = 100_000
 
 const modelVariables = [
   "ANTHROPIC_DEFAULT_OPUS_MODEL",
@@ -235,8 +240,18 @@ const modelVariables = [
   "CLAUDE_CODE_SUBAGENT_MODEL"
 ]
 
-/** The model stands for those of subagents and side requests as well: there is nobody else behind a router. */
-const routed = ({ baseUrl, token }: ClaudeEndpoint, model: string | undefined): Readonly<Record<string, string>> => ({
+/**
+ * The variables that send Claude Code through a router; one that is empty is not to be set. The model stands for those of
+ * subagents and side requests as well: there is nobody else behind a router.
+ */
+export const routed = (
+  { baseUrl, token }: ClaudeEndpoint,
+  model: string | undefined,
+  contextWindow: number | undefined
+): Readonly<Record<string, string>> => ({
+  ...(contextWindow === undefined || contextWindow < smallestWindow
+    ? {}
+    : { CLAUDE_CODE_MAX_CONTEXT_TOKENS: String(contextWindow) }),
   ...(model === undefined
     ? {}
     : Object.fromEntries(modelVariables.map((name): readonly [string, string] => [name, model]))),
@@ -289,7 +304,7 @@ const startRun = Effect.fn("ClaudeCode.start")(function* (options: ClaudeCodeOpt
     options,
     commandOf(options, ...argumentsOf(run, settings)).pipe(
       Command.env({
-        ...(run.router === undefined ? {} : routed(run.router, run.model)),
+        ...(run.router === undefined ? {} : routed(run.router, run.model, run.contextWindow)),
         ...accountOf(options, run)
       }),
       Command.workingDirectory(run.cwd),

@@ -278,6 +278,13 @@ export const commands: ReadonlyArray<Leaf> = [
           Options.withDescription("Multiplies every latency; 0 answers at once. Default 1."),
           Options.withDefault(1)
         ),
+        claude: Options.text("claude").pipe(
+          Options.withPseudoName("FOLDER"),
+          Options.withDescription(
+            "Simulate a Claude subscription too, for a Claude Code whose configuration, with a made-up login, is in that folder."
+          ),
+          Options.optional
+        ),
         json
       },
       loaded(() => import("./Cli/Simulate.js"))

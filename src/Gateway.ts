@@ -8,17 +8,22 @@ import { type Call, type Completion, estimateInputTokens, type ToolCall } from "
 import { type AnswerBroken, NoCapablePlatform } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
 import type { Capability, PlatformId } from "./Domain/Platform.js"
+import { HandoffId } from "./Domain/Session.js"
 import type { Priority, TaskType, TenantId } from "./Domain/Task.js"
 import * as Answered from "./Gateway/Answered.js"
 import { ContextTooLong, failureOf, firstBack, goesOn, type Miss, type Missed } from "./Gateway/Chain.js"
 import { format, offered, parse, resolve, type Target } from "./Gateway/ModelName.js"
 import { Platforms } from "./Platforms.js"
+import { HandoffStore } from "./SessionStore/Handoffs.js"
 import { Settings } from "./Settings.js"
 
 export type { AnsweredBy } from "./Gateway/Answered.js"
 
 /** How long an interactive call may take in all, ms. */
 export const interactiveDeadlineMs = 10 * 60_000
+/** How long an answer is held back for the note of who gave it, ms. */
+const noteMs = 1_000
+const isHandoffId = Schema.is(HandoffId)
 /** How long an alternative of a chain is waited for before the next one is asked, ms. */
 const linkWaitMs = 2_000
 /** A call that does not fit with the longest answer it allows is made with a shorter one, but not below this, tokens. */
@@ -132,7 +137,7 @@ export class Gateway extends Context.Tag("dream-team/Gateway")<
     readonly models: Effect.Effect<ReadonlyArray<{ readonly name: string; readonly owner: string }>>
     /**
      * Who answered the calls that were made with `#tag` in their model's name, oldest first: the newest 1,000 tags and 100
-     * answers of each, since this process started.
+     * answers of each, since this process started. Where the tag is a hand-off's id, the newest is kept in its row as well.
      */
     readonly answeredBy: (tag: string) => Effect.Effect<ReadonlyArray<Answered.AnsweredBy>>
   }
@@ -146,6 +151,7 @@ export class Gateway extends Context.Tag("dream-team/Gateway")<
       const { tasks } = yield* Settings
       const nextId = yield* makeTaskIds
       const answered = Answered.make()
+      const handoffs = yield* Effect.serviceOption(HandoffStore)
 
       const targetsOf = (model: string) =>
         Either.gen(function* () {
@@ -263,14 +269,34 @@ export class Gateway extends Context.Tag("dream-team/Gateway")<
         id: `call_${id.replaceAll("-", "").slice(4)}_${index}`
       })
 
+      /** Notes who answered; of a hand-off in its row too, which outlives this process. No answer is lost for that. */
+      const note = Effect.fnUntraced(function* (tag: string, platform: PlatformId, model: string) {
+        answered.note(tag, { platform, model, at: yield* Clock.currentTimeMillis })
+        if (Option.isNone(handoffs) || !isHandoffId(tag)) return
+        yield* handoffs.value.answered(tag, `${platform}/${model}`).pipe(
+          Effect.timeout(noteMs),
+          Effect.catchAll(({ message }) => Effect.logDebug(`Who answered a hand-off was not stored: ${message}`))
+        )
+      })
+
       /** The answer as its caller gets it; noted, where the caller has a tag. */
-      const answerOf = (id: string, tag: string | undefined, { attempts, completion, costUsd, platform }: Delegated) =>
-        Effect.map(Clock.currentTimeMillis, (at): GatewayAnswer => {
-          const { model } = completion
-          if (tag !== undefined) answered.note(tag, { platform, model, at })
-          const toolCalls = completion.toolCalls.map((toolCall, index) => ownId(id, toolCall, index))
-          return { id, platform, model, completion: { ...completion, toolCalls }, costUsd, attempts }
-        })
+      const answerOf = (
+        id: string,
+        tag: string | undefined,
+        { attempts, completion, costUsd, platform }: Delegated
+      ) => {
+        const { model } = completion
+        const toolCalls = completion.toolCalls.map((toolCall, index) => ownId(id, toolCall, index))
+        const answer: GatewayAnswer = {
+          id,
+          platform,
+          model,
+          completion: { ...completion, toolCalls },
+          costUsd,
+          attempts
+        }
+        return tag === undefined ? Effect.succeed(answer) : Effect.as(note(tag, platform, model), answer)
+      }
 
       const complete = Effect.fn("Gateway.complete")(function* (request: GatewayRequest) {
         const { answer, id, tag } = yield* prepare(request)

@@ -4,6 +4,7 @@ import { Cause, Clock, Duration, Effect, Layer, Option, Schedule, type Scope } f
 import type { ServiceUnavailable } from "./Domain/ApiError.js"
 import { isFinal, isFinalOfJob } from "./Domain/Event.js"
 import type { TenantId } from "./Domain/Task.js"
+import { epochMs, monotonicMs } from "./Domain/Time.js"
 import { Events, type StoredEvents } from "./Events.js"
 import { hostOf } from "./Settings/CallbackUrl.js"
 import { Settings } from "./Settings.js"
@@ -23,6 +24,9 @@ const maxUnderWayPerHost = 4
 
 /** A delivery that was made is written down, however long the database takes to answer, at distances of up to 10 s. */
 const untilStored = Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced("10 seconds")))
+
+/** A wall clock set back by more than this has moved away the instants at which deliveries are due, ms. */
+const setBackMs = 1_000
 
 /** A host that has something to be delivered. */
 interface Host {
@@ -257,10 +261,26 @@ const start: Effect.Effect<
       if (host.underWay.size === 0 && host.nextAt === Number.POSITIVE_INFINITY) hosts.delete(name)
     })
 
+  /** How far the wall clock is ahead of the one that nobody can set. */
+  const wallLead = Effect.zipWith(epochMs, monotonicMs, (wall, monotonic) => wall - monotonic)
+  let lead = yield* wallLead
+
+  /** Deliveries wait for time to pass, not for a clock that was set back to come there again. */
+  const followClock = Effect.gen(function* () {
+    const leadNow = yield* wallLead
+    const backMs = Math.round(lead - leadNow)
+    if (backMs > setBackMs) {
+      yield* writer.write(sql`UPDATE deliveries SET next_at = next_at - ${backMs} WHERE state = 'pending'`)
+      for (const host of hosts.values()) host.nextAt -= backMs
+    }
+    lead = leadNow
+  })
+
   const hasRoom = ({ underWay }: Host): boolean => underWay.size < maxUnderWayPerHost
 
   const look = Effect.gen(function* () {
     news.unsafeClose()
+    yield* followClock
     const now = yield* Clock.currentTimeMillis
     const due = [...hosts].filter(([, host]) => host.nextAt <= now && hasRoom(host))
     due.sort(([, one], [, other]) => one.nextAt - other.nextAt)

@@ -177,6 +177,23 @@ describe("Budgets", () => {
     )
   )
 
+  it.effect("keeps the books of a day for 400 days", () =>
+    withDatabase({}, (start) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const process = yield* start
+        const days = Effect.map(sql<{ readonly day: string }>`SELECT DISTINCT day FROM spending ORDER BY day`, (rows) =>
+          rows.map(({ day }) => day)
+        )
+        for (const day of [0, 200, 400, 401]) {
+          yield* TestClock.setTime(day * dayMs)
+          yield* reserve(process, alice, codex, amount(1, 1))
+        }
+        assert.deepStrictEqual(yield* days, ["1970-07-20", "1971-02-05", "1971-02-06"])
+      })
+    )
+  )
+
   it.effect("tells once that a budget of the day leaves no room, and that a new day begins", () =>
     withDatabase({ perKey: { tokensPerDay: 100 }, platforms: { codex: { tokensPerDay: 100 } } }, (start) =>
       Effect.gen(function* () {

@@ -2,7 +2,7 @@ import type * as SqlClient from "@effect/sql/SqlClient"
 import { assert, describe, expect, it } from "@effect/vitest"
 import { Effect, Fiber, type Scope, Stream } from "effect"
 import type { CCRWatcher } from "../src/CCRWatcher.js"
-import { ClaudeApiFailed, ClaudeLimitReached, ClaudePromptTooLong } from "../src/ClaudeCode.js"
+import { ClaudeApiFailed, type ClaudeEvent, ClaudeLimitReached, ClaudePromptTooLong } from "../src/ClaudeCode.js"
 import { localTenant } from "../src/Domain/Access.js"
 import { SessionId } from "../src/Domain/Session.js"
 import { HandoffStore } from "../src/SessionStore/Handoffs.js"
@@ -31,8 +31,12 @@ import {
   type World,
   watch
 } from "./CCRWatcher/world.js"
+import { assistant, jsonl, refused, text, user } from "./Transcript/lines.js"
 
 const minutes = (count: number): number => count * 60_000
+
+/** Of those who may go on. */
+const smallestWindow = Math.min(...settingsWith().platforms.map(({ contextWindow }) => contextWindow))
 
 /** A test in a world of its own. */
 const inWorld = <A, E>(
@@ -80,7 +84,9 @@ describe("a limit", () => {
           permissionMode: "acceptEdits",
           allowedTools: ["Read", "Edit"],
           model: `dream-team,codex>synthetic>gemini#${record.id}`,
-          configDir: account
+          configDir: account,
+          // Claude Code is to keep within the smallest window of those who may answer.
+          contextWindow: smallestWindow
         })
         // The refused request is in the conversation already.
         expect(world.runs[0]?.prompt).not.toContain("which number")
@@ -171,13 +177,41 @@ describe("a limit", () => {
           expect(script).toContain(`'--resume' '${session}' '--fork-session'`)
           expect(script).toContain("ANTHROPIC_AUTH_TOKEN='router-token'")
           const settings = world.files.get(lastHandoff.launcher.replace("continue.sh", "settings.json"))
+          // What Claude Code asks beside the main turns, and its subagents, go the same way.
+          const model = `dream-team,codex>synthetic>gemini#${lastHandoff.id}`
           expect(JSON.parse(Buffer.from(settings ?? []).toString("utf8"))).toMatchObject({
-            autoContinueAtUsageLimit: false
+            autoContinueAtUsageLimit: false,
+            env: {
+              ANTHROPIC_DEFAULT_HAIKU_MODEL: model,
+              CLAUDE_CODE_SUBAGENT_MODEL: model,
+              CLAUDE_CODE_MAX_CONTEXT_TOKENS: String(smallestWindow),
+              ANTHROPIC_API_KEY: ""
+            }
           })
+          expect(script).toContain(`export CLAUDE_CODE_SUBAGENT_MODEL='${model}'`)
+          expect(script).toMatch(/^unset ANTHROPIC_API_KEY .*CLAUDECODE$/m)
           // A person has started it, and another platform has answered.
           world.answered.set(lastHandoff.id, { platform: codex, model: "gpt-x" })
           yield* pass(minutes(1))
           expect(yield* latest).toMatchObject({ state: "succeeded", answeredBy: "codex/gpt-x" })
+        }),
+      { handoff: "ask" }
+    )
+  )
+
+  it.effect("knows after a restart of the service that a launcher was gone on with", () =>
+    inWorld(
+      (world) =>
+        Effect.gen(function* () {
+          yield* tell({ readings: [fiveHour(90)], status: "active" })
+          yield* Effect.scoped(Effect.zipRight(watch, pass(minutes(1))))
+          const { id } = yield* latest
+          // The gateway of the process that was killed noted it, and its watcher had not looked since.
+          yield* Effect.flatMap(HandoffStore, (store) => store.answered(id, "synthetic/glm"))
+          expect(world.answered.has(id)).toBe(false)
+          yield* watch
+          yield* pass(minutes(1))
+          expect(yield* latest).toMatchObject({ id, state: "succeeded", answeredBy: "synthetic/glm" })
         }),
       { handoff: "ask" }
     )
@@ -275,6 +309,36 @@ describe("who continues", () => {
     )
   )
 
+  it.effect("is told what a summary leaves out, as the row and the person are", () =>
+    inWorld(
+      (world) =>
+        Effect.gen(function* () {
+          const long = "a long answer ".repeat(40_000)
+          world.put(
+            transcriptPath,
+            jsonl([
+              user("u1", null, "remember the number 4711"),
+              assistant("a1", "u1", "m1", [text(long)]),
+              user("u2", "a1", "and now?"),
+              assistant("a2", "u2", "m2", [text(long)]),
+              user("u3", "a2", "which number was it?"),
+              refused("r1", "u3")
+            ]).replaceAll('"cache_read_input_tokens":1000', '"cache_read_input_tokens":190000')
+          )
+          yield* tell({ readings: [fiveHour(90)], status: "active" })
+          const watcher = yield* watch
+          yield* pass(minutes(1))
+          const { lastHandoff } = yield* watcher.session(session)
+          expect(lastHandoff).toMatchObject({ state: "succeeded", conveyance: "summary" })
+          const leftOut = lastHandoff?.leftOut ?? []
+          expect(leftOut.length).toBeGreaterThan(0)
+          for (const what of leftOut) expect(world.runs[0]?.prompt).toContain(what)
+          expect(world.runs[0]?.prompt).toContain("which number was it?")
+        }),
+      { chain: [synthetic] }
+    )
+  )
+
   it.effect("gets a summary where the whole turned out to be too long", () =>
     inWorld((world) =>
       Effect.gen(function* () {
@@ -359,6 +423,48 @@ describe("a task's session", () => {
           sessionId: newSessionId,
           answeredBy: "codex/gpt-x"
         })
+      })
+    )
+  )
+
+  it.effect("stops going on elsewhere when its task is cancelled, and may do there what it might before", () =>
+    inWorld((world) =>
+      Effect.gen(function* () {
+        world.play = () =>
+          Stream.concat(Stream.make<[ClaudeEvent]>({ _tag: "Spawned", pid: 71 }), Stream.fromEffect(Effect.never))
+        yield* watch
+        const { ask } = yield* SessionHandoffs
+        const need = { sessionId: session, account, cwd, window: "five_hour", resetsAt: noon + minutes(60) }
+        const one = yield* Effect.fork(ask(need))
+        const other = yield* Effect.fork(ask(need))
+        yield* pass(minutes(2))
+        expect(world.atWork.size).toBe(1)
+        expect(world.runs[0]).toMatchObject({ permissionMode: "default", tools: [] })
+        yield* Fiber.interrupt(one)
+        yield* pass(2_000)
+        expect(world.atWork.size).toBe(1)
+        yield* Fiber.interrupt(other)
+        yield* pass(2_000)
+        expect(world.atWork.size).toBe(0)
+        expect(yield* latest).toMatchObject({ state: "cancelled", why: "the task that needed it was cancelled" })
+        yield* pass(minutes(3))
+        expect(world.runs).toHaveLength(1)
+        expect((yield* sessionEvents).at(-1)).toBe("handoff.changed cancelled")
+      })
+    )
+  )
+
+  it.effect("that was answered is not prepared for anybody when its account comes near a limit", () =>
+    inWorld((world) =>
+      Effect.gen(function* () {
+        world.put(transcriptPath, answeredTranscript)
+        yield* tell({ readings: [fiveHour(90)], status: "active", launchedBy: "dream-team", handoff: "auto", at: noon })
+        yield* watch
+        yield* pass(10_000)
+        yield* tell({ status: "ended", at: noon + 11_000 })
+        yield* pass(minutes(2))
+        expect(world.runs).toEqual([])
+        expect(yield* latest).toMatchObject({ state: "cancelled" })
       })
     )
   )

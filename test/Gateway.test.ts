@@ -1,10 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Effect, Fiber, Random, Stream, TestClock } from "effect"
+import { Chunk, Effect, Fiber, Layer, Random, Stream, TestClock } from "effect"
 import type { Call } from "../src/Domain/Call.js"
 import { PlatformId } from "../src/Domain/Platform.js"
+import { HandoffId, SessionId } from "../src/Domain/Session.js"
 import { TenantId } from "../src/Domain/Task.js"
 import { Gateway, type GatewayPiece, type GatewayRequest } from "../src/Gateway.js"
 import { ResourceManager } from "../src/ResourceManager.js"
+import { HandoffStore } from "../src/SessionStore/Handoffs.js"
+import { SessionStore } from "../src/SessionStore.js"
 import * as Testing from "../src/Testing.js"
 
 const { answer, fail, failures, hang } = Testing
@@ -61,6 +64,27 @@ describe("Gateway", () => {
         ])
         assert.deepStrictEqual(yield* gateway.answeredBy("nobody"), [])
       })
+    )
+  )
+
+  it.scoped("keeps who answered a hand-off in its row, for a service that is started anew", () =>
+    Effect.gen(function* () {
+      const handoffs = yield* HandoffStore
+      const id = HandoffId.make("11111111-1111-4111-8111-111111111111")
+      const open = { account: "/home/me/.claude", sessionId: SessionId.make("s"), window: "five_hour", to: undefined }
+      yield* handoffs.open({ ...open, id, windowResetsAt: 9_000, cause: "level", mode: "launcher" })
+      const gateway = yield* Gateway
+      yield* gateway.complete(asked(`codex#${id}`))
+      yield* Stream.runDrain(gateway.stream(asked(`gemini#${id}`)))
+      yield* gateway.complete(asked("codex#22222222-2222-4222-8222-222222222222"))
+      assert.strictEqual((yield* handoffs.get(id))?.answeredBy, "gemini/gemini-model")
+    }).pipe(
+      Effect.provide(
+        Testing.layer(three({})).pipe(
+          Layer.provideMerge(Layer.provideMerge(HandoffStore.layer, SessionStore.layerMemory))
+        )
+      ),
+      Effect.withRandom(Random.make("seed"))
     )
   )
 

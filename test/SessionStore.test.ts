@@ -214,6 +214,65 @@ it.effect("keeps the newest reading of each account, window and source, and the 
   }).pipe(Effect.provide(SessionStore.layerMemory))
 )
 
+it.effect("dates what a status line repeats by the answer it came with, so that idle sessions hide nothing", () =>
+  Effect.gen(function* () {
+    const store = yield* SessionStore
+    const paint = (session: string, at: number, usedPercent: number, answersMark: string, windows = ["five_hour"]) =>
+      store.record(
+        report({
+          sessionId: session,
+          at,
+          source: "statusline",
+          answersMark,
+          readings: windows.map((window) => ({ window, usedPercent, resetsAt: 9_000_000, status: "allowed" as const }))
+        })
+      )
+    const told = Effect.map(store.limits, ([account]) =>
+      (account?.readings ?? []).map(({ at, usedPercent, window }) => [window, usedPercent, at])
+    )
+    yield* paint("idle", 1_000, 40, "1 20", ["five_hour", "seven_day"])
+    yield* paint("busy", 5_000, 70, "3 90")
+    // Another window has reset, and is not shown any more: nothing was asked for that.
+    yield* paint("idle", 6_000, 40, "1 20")
+    yield* paint("busy", 7_000, 70, "3 90")
+    expect(yield* told).toEqual([
+      ["five_hour", 70, 5_000],
+      ["seven_day", 40, 1_000]
+    ])
+    // It is asked again and gets the same percentage: that is a new reading.
+    yield* paint("busy", 8_000, 70, "4 95")
+    expect(yield* told).toContainEqual(["five_hour", 70, 8_000])
+    // A report that comes late, from a spool.
+    yield* paint("busy", 7_500, 70, "4 95")
+    yield* paint("busy", 8_500, 70, "4 95")
+    expect(yield* told).toContainEqual(["five_hour", 70, 8_000])
+    yield* paint("idle", 9_000, 71, "2 30")
+    expect(yield* told).toContainEqual(["five_hour", 71, 9_000])
+  }).pipe(Effect.provide(SessionStore.layerMemory))
+)
+
+it.effect("keeps readings for a week, and the latest of each source for a month", () =>
+  Effect.gen(function* () {
+    const store = yield* SessionStore
+    const sql = yield* SessionsSql
+    const day = 24 * 3_600_000
+    const reading = (at: number, usedPercent: number, source: SessionReport["source"] = "hook") =>
+      store.record(report({ at, source, readings: [{ window: "five_hour", usedPercent, status: "allowed" }] }))
+    const kept = Effect.map(sql<{ readonly at: number }>`SELECT at FROM limit_readings ORDER BY at`, (rows) =>
+      rows.map(({ at }) => at / day)
+    )
+    yield* reading(1 * day, 1, "transcript")
+    yield* reading(2 * day, 2)
+    yield* reading(8.5 * day, 3)
+    expect(yield* kept).toEqual([2, 8.5])
+    yield* reading(30 * day, 4)
+    expect(yield* kept).toEqual([30])
+    expect((yield* store.limits)[0]?.readings).toHaveLength(2)
+    yield* reading(32 * day, 5)
+    expect((yield* store.limits)[0]?.readings).toMatchObject([{ source: "hook", usedPercent: 5 }])
+  }).pipe(Effect.provide(SessionStore.layerMemory))
+)
+
 describe("the database", () => {
   it.scoped("is one file that several processes write into, and only its user reads", () =>
     Effect.gen(function* () {

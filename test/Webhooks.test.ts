@@ -1,6 +1,6 @@
 import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Layer, Option, Redacted, Schema, Stream, TestClock } from "effect"
+import { Chunk, Clock, Deferred, Effect, Layer, Option, Redacted, Schema, Stream, TestClock } from "effect"
 import { Webhook } from "standardwebhooks"
 import type { TaskEvent } from "../src/Domain/Event.js"
 import { Task, TaskId } from "../src/Domain/Task.js"
@@ -13,6 +13,7 @@ import { type WebhookRequest, WebhookUnanswered } from "../src/Webhooks/Sender.j
 import { Webhooks } from "../src/Webhooks.js"
 import { ask, codex, eventually, settle, tenant } from "./Coordinator/harness.js"
 import { describeOnEachDatabase } from "./support/databases.js"
+import { jumpingClock } from "./support/jumpingClock.js"
 
 const secret = `whsec_${Buffer.from("a secret of at least 24 bytes").toString("base64")}`
 const oldSecret = `whsec_${Buffer.from("the secret of the year before").toString("base64")}`
@@ -166,6 +167,30 @@ describeOnEachDatabase("Webhooks", (database) => {
 })
 
 describe("Webhooks", () => {
+  it.scoped("wait for time to pass, though the wall clock is set ahead and back meanwhile", () =>
+    Effect.gen(function* () {
+      const start = 1_800_000_000_000
+      yield* TestClock.setTime(start)
+      const { clock, jump, jumping } = yield* jumpingClock
+      const pass = (duration: `${number} seconds`) => Effect.withClock(TestClock.adjust(duration), clock)
+      yield* Effect.gen(function* () {
+        yield* answers(500, 500)
+        jump(hour)
+        yield* ended(1)
+        yield* eventually(webhookOf(1), (webhook) => webhook?.attempts === 1)
+        jump(-2 * hour)
+        yield* pass("6 seconds")
+        yield* eventually(webhookOf(1), (webhook) => webhook?.attempts === 2)
+        const last = yield* eventually(
+          Effect.zipRight(pass("1 seconds"), webhookOf(1)),
+          (webhook) => webhook?.state === "delivered"
+        )
+        assert.deepInclude(last, { attempts: 3, lastStatus: 200 })
+        assert.isBelow((yield* Clock.currentTimeMillis) + hour - start, 60_000)
+      }).pipe(Effect.provide(onSql()), Effect.withClock(jumping))
+    })
+  )
+
   it.scoped("are signed with every secret, so that receivers can change over", () =>
     Effect.gen(function* () {
       yield* ended(1)

@@ -124,6 +124,16 @@ const isUnfinished = ({ context, conversation }: Kept): boolean =>
   context.openToolUses > 0 ||
   conversation.turns.at(-1)?.role === "user"
 
+/**
+ * What a headless run may do: what its session may, and never more. Where a mode is not known, the one that asks is: nobody
+ * is there to say yes. A session of a task has no tools, and so has none where it goes on.
+ */
+const permissionsOf = ({ allowedTools, launchedBy, permissionMode }: SessionRecord) => ({
+  permissionMode: Schema.is(PermissionMode)(permissionMode) ? permissionMode : ("default" as const),
+  allowedTools,
+  tools: launchedBy === "dream-team" && allowedTools?.length === 0 ? [] : undefined
+})
+
 /** Where its transcript is: as a feed told it, or as Claude Code names it by the folder the session works in. */
 export const transcriptOf = ({ account, cwd, id, transcriptPath }: SessionRecord): string | undefined =>
   transcriptPath ??
@@ -286,11 +296,11 @@ export const makeHandoffs = (means: Means) => {
     return yield* Effect.option(readTranscript(path))
   })
 
-  const answerer = (id: HandoffId) =>
-    Effect.map(answeredBy(id), (answers) => {
-      const last = answers.at(-1)
-      return last === undefined ? undefined : `${last.platform}/${last.model}`
-    })
+  /** Who answered it, as this process knows, or else as was stored before it started. */
+  const answerer = Effect.fnUntraced(function* (id: HandoffId) {
+    const last = (yield* answeredBy(id)).at(-1)
+    return last === undefined ? (yield* handoffs.get(id))?.answeredBy : `${last.platform}/${last.model}`
+  })
 
   const succeed = Effect.fnUntraced(function* (
     record: Ref.Ref<HandoffRecord>,
@@ -350,7 +360,8 @@ export const makeHandoffs = (means: Means) => {
     }
     const begun = yield* continued(session, newSessionId)
     const whole = current.conveyance !== "summary"
-    const prompt = promptOf(kept, whole ? "whole" : "summary", yield* windowOf(current.chain))
+    const contextWindow = yield* windowOf(current.chain)
+    const prompt = promptOf(kept, whole ? "whole" : "summary", contextWindow)
     const answer = yield* Ref.make(Option.none<string>())
     const own = transcriptOf(session)
     /** The session it goes on in is one that the service launched, with what its own session may do. */
@@ -381,10 +392,10 @@ export const makeHandoffs = (means: Means) => {
             ? { prompt: prompt.text, resume: session.id, fork: true, sessionId: newSessionId }
             : { prompt: prompt.text, sessionId: newSessionId }),
         cwd,
-        permissionMode: Schema.is(PermissionMode)(session.permissionMode) ? session.permissionMode : undefined,
-        allowedTools: session.allowedTools,
+        ...permissionsOf(session),
         model: modelOf(current),
         router: endpoint.right,
+        contextWindow,
         configDir: session.account,
         timeoutMs: runMs
       })
@@ -419,7 +430,8 @@ export const makeHandoffs = (means: Means) => {
     if (endpoint._tag === "Left") return yield* later(record, { why: endpoint.left.message }, againMs)
     const newSessionId = SessionId.make(yield* randomUuid)
     const whole = current.conveyance !== "summary"
-    const prompt = promptOf(kept, whole ? "whole" : "summary", yield* windowOf(current.chain))
+    const contextWindow = yield* windowOf(current.chain)
+    const prompt = promptOf(kept, whole ? "whole" : "summary", contextWindow)
     const isAsked = !whole || kept.context.lastRequest?.refused === true
     const written = yield* Effect.either(
       writeLauncher(
@@ -430,6 +442,7 @@ export const makeHandoffs = (means: Means) => {
           account: session.account,
           endpoint: endpoint.right,
           model: modelOf(current),
+          contextWindow,
           resume: whole ? session.id : undefined,
           newSessionId,
           permissionMode: Schema.is(PermissionMode)(session.permissionMode) ? session.permissionMode : undefined,
@@ -478,9 +491,12 @@ export const makeHandoffs = (means: Means) => {
     if (!kept.context.complete) {
       return yield* later(record, { why: "tool uses and results of its transcript do not add up" }, nobodyLookMs)
     }
+    const isDone = current.cause === "level" && session.status === "ended" && !isUnfinished(kept)
+    if (isDone && session.launchedBy === "dream-team") {
+      return yield* end(record, "cancelled", "it came to its end before its limit did")
+    }
     // Whoever has ended their session with everything answered did not mean it to go on without them.
-    const mode =
-      current.cause === "level" && session.status === "ended" && !isUnfinished(kept) ? "launcher" : current.mode
+    const mode = isDone ? "launcher" : current.mode
     if (mode === "headless") {
       const unquiet = yield* notQuiet(session, kept.context.lastAt)
       if (Option.isSome(unquiet)) return yield* later(record, { why: unquiet.value.why }, unquiet.value.waitMs)

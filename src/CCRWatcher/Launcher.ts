@@ -1,6 +1,6 @@
 import * as FileSystem from "@effect/platform/FileSystem"
-import { Effect, Redacted } from "effect"
-import type { ClaudeEndpoint } from "../ClaudeCode.js"
+import { Effect } from "effect"
+import { type ClaudeEndpoint, routed } from "../ClaudeCode.js"
 import type { HandoffId, SessionId } from "../Domain/Session.js"
 
 /** What a person starts to continue a session. */
@@ -13,6 +13,8 @@ export interface Launch {
   readonly account: string
   readonly endpoint: ClaudeEndpoint
   readonly model: string
+  /** The smallest window of those who may answer, tokens. */
+  readonly contextWindow: number | undefined
   /** The session that is gone on with, in a copy; none where a summary begins a new one. */
   readonly resume: SessionId | undefined
   readonly newSessionId: SessionId
@@ -28,6 +30,7 @@ const quote = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 /** The script, without what is secret in it standing on any command line. */
 const script = (launch: Launch, folder: string): string => {
   const { account, allowedTools, command, cwd, endpoint, model, newSessionId, permissionMode, prompt, resume } = launch
+  const variables = Object.entries(routed(endpoint, model, launch.contextWindow))
   const words = [
     ...(resume === undefined ? [] : ["--resume", resume, "--fork-session"]),
     "--session-id",
@@ -44,9 +47,8 @@ const script = (launch: Launch, folder: string): string => {
     `# Continues a Claude Code session on other platforms. Holds a token: keep it to yourself.`,
     `cd ${quote(cwd)} || exit 1`,
     `[ ${quote(account)} = "$HOME/.claude" ] || export CLAUDE_CONFIG_DIR=${quote(account)}`,
-    "unset ANTHROPIC_API_KEY CLAUDE_CODE_USE_BEDROCK CLAUDE_CODE_USE_VERTEX CLAUDE_CODE_USE_FOUNDRY CLAUDECODE",
-    `export ANTHROPIC_BASE_URL=${quote(endpoint.baseUrl)}`,
-    `export ANTHROPIC_AUTH_TOKEN=${quote(Redacted.value(endpoint.token))}`,
+    `unset ${[...variables.flatMap(([name, value]) => (value === "" ? name : [])), "CLAUDECODE"].join(" ")}`,
+    ...variables.flatMap(([name, value]) => (value === "" ? [] : `export ${name}=${quote(value)}`)),
     "export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1 DISABLE_COST_WARNINGS=1",
     // The prompt stands before the options, because some of these take as many words as follow.
     `exec ${quote(command)} ${prompt === undefined ? "" : `"$(cat ${quote(`${folder}/prompt.md`)})" `}${words.map(quote).join(" ")}`,
@@ -63,11 +65,7 @@ export const writeLauncher = Effect.fn("CCRWatcher.writeLauncher")(function* (la
   const settings = {
     autoContinueAtUsageLimit: false,
     // Over those of the user's settings, where another router may be set.
-    env: {
-      ANTHROPIC_BASE_URL: launch.endpoint.baseUrl,
-      ANTHROPIC_AUTH_TOKEN: Redacted.value(launch.endpoint.token),
-      ANTHROPIC_API_KEY: ""
-    }
+    env: routed(launch.endpoint, launch.model, launch.contextWindow)
   }
   const put = (name: string, text: string, mode: number) =>
     files

@@ -7,7 +7,7 @@ import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import { Context, Deferred, Effect, Either, Layer, Option, Redacted, Ref, Schedule, Schema } from "effect"
+import { Context, Deferred, Effect, Either, Layer, Option, Redacted, Ref, Schedule, Schema, Stream } from "effect"
 import { startProcess, type Tail, tailOf } from "../ClaudeCode/Process.js"
 import type { ClaudeEndpoint } from "../ClaudeCode.js"
 import { TenantId } from "../Domain/Task.js"
@@ -61,6 +61,34 @@ const Started = Schema.parseJson(
   })
 )
 type Started = typeof Started.Type
+
+/** The versions of Claude Code Router that this service knows how to run: others route and are configured differently. */
+const routerMajor = 2
+
+/** What installs the right one. */
+export const installRouter = "npm install --global @musistudio/claude-code-router@2.0.0"
+
+/** Whether a version is one that this service can run. */
+export const isKnownRouter = (version: string): boolean => Number.parseInt(version, 10) === routerMajor
+
+/** How long it may take to tell its version, ms. */
+const versionMs = 10_000
+
+/** Which Claude Code Router a command is, such as `2.0.0`. */
+export const routerVersion = Effect.fn("ClaudeCodeRouter.version")(function* (
+  command: string,
+  variables: Readonly<Record<string, string>> = {}
+) {
+  const absent = (why: string) =>
+    unavailable(`Claude Code Router (${command}) cannot be started: ${why}. '${installRouter}' installs it`)
+  const text = yield* Command.string(
+    Command.make(command, "version").pipe(Command.env(variables), Command.stdin(Stream.empty))
+  ).pipe(
+    Effect.mapError(({ message }) => absent(message)),
+    Effect.timeoutFail({ duration: versionMs, onTimeout: () => absent("it does not tell its version") })
+  )
+  return /\d+\.\d+\.\d+\S*/.exec(text)?.[0] ?? (yield* absent("it does not tell its version"))
+})
 
 /** How long a start may take, ms. */
 const startMs = 30_000
@@ -139,6 +167,14 @@ const make = Effect.gen(function* () {
   const home = routerHomeOf(settings)
   const folder = join(home, ".claude-code-router")
   const stateFile = join(home, "router.json")
+  const variables = {
+    ...Object.fromEntries([...withheld.keys()].map((name) => [name, ""])),
+    // Its folder is in its home, and what it leaves in a temporary folder is ours as well.
+    HOME: home,
+    USERPROFILE: home,
+    TMPDIR: join(home, "tmp"),
+    SERVICE_PORT: ""
+  }
 
   const answers = (port: number, path: string, token: string): Effect.Effect<boolean> =>
     client
@@ -216,22 +252,11 @@ const make = Effect.gen(function* () {
 
   const start = Effect.fn("ClaudeCodeRouter.start")(function* () {
     const child = yield* startProcess(
-      Command.make(command, "start").pipe(
-        Command.env({
-          ...Object.fromEntries([...withheld.keys()].map((name) => [name, ""])),
-          // Its folder is in its home, and what it leaves in a temporary folder is ours as well.
-          HOME: home,
-          USERPROFILE: home,
-          TMPDIR: join(home, "tmp"),
-          SERVICE_PORT: ""
-        }),
-        Command.stdin("pipe")
-      )
+      Command.make(command, "start").pipe(Command.env(variables), Command.stdin("pipe"))
     ).pipe(
       Effect.mapError((error) =>
         unavailable(
-          `Claude Code Router (${command}) cannot be started: ${error.message}. ` +
-            "'npm install --global @musistudio/claude-code-router@2.0.0' installs it"
+          `Claude Code Router (${command}) cannot be started: ${error.message}. '${installRouter}' installs it`
         )
       )
     )
@@ -252,6 +277,12 @@ const make = Effect.gen(function* () {
   /** Fails where it does not become well; else tells, when it is over, why. */
   const live = (onReady: (endpoint: ClaudeEndpoint) => Effect.Effect<void>) =>
     Effect.gen(function* () {
+      const version = yield* routerVersion(command, variables)
+      if (!isKnownRouter(version)) {
+        return yield* unavailable(
+          `Claude Code Router ${version} (${command}) cannot continue sessions, only ${routerMajor}.x can: '${installRouter}', or name another one in DREAM_TEAM_CCR_COMMAND`
+        )
+      }
       const started = yield* prepare
       const { child, complaints } = yield* start()
       yield* isWell(started).pipe(

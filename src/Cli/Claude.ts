@@ -6,6 +6,7 @@ import { claudeFolder, ensureFolder } from "../Feed/Paths.js"
 import { SessionsSql } from "../SessionStore.js"
 import { load } from "../Settings/Load.js"
 import { sessionsDatabaseOf } from "../Settings.js"
+import { notesOn, projectSettings } from "./ClaudeFeeds.js"
 import { type FeedCommands, installed, isInstalled, quoted, uninstalled } from "./ClaudeSettings.js"
 import { difference } from "./Diff.js"
 import { CommandFailed } from "./Exit.js"
@@ -36,7 +37,7 @@ const attempt = <A>(file: string, act: () => A): Effect.Effect<A, CommandFailed>
   })
 
 /** The file itself, where the name is a link to it. */
-const settingsFile = (given: string | undefined): Effect.Effect<string> =>
+export const settingsFile = (given: string | undefined): Effect.Effect<string> =>
   Effect.gen(function* () {
     const folder = yield* Effect.orElseSucceed(Config.option(Config.string("CLAUDE_CONFIG_DIR")), Option.none<string>)
     const file = resolve(given ?? join(claudeFolder(Option.getOrUndefined(folder)), "settings.json"))
@@ -93,6 +94,7 @@ export const install = Effect.fn("Claude.install")(function* ({ config, dryRun, 
       write(file, before, after)
     })
   }
+  const notes = notesOn({ file, text: after }, yield* projectSettings(database, file), database)
   if (json) {
     return yield* printJson({
       settings: file,
@@ -100,17 +102,20 @@ export const install = Effect.fn("Claude.install")(function* ({ config, dryRun, 
       dryRun,
       database,
       backup: isChanged ? (backup ?? null) : null,
-      diff: difference(before ?? "", after)
+      diff: difference(before ?? "", after),
+      notes
     })
   }
-  if (!isChanged) return yield* Console.log(`${file} reports to ${database} already.`)
+  const noted = notes.flatMap(({ found, toDo }) => ["", `Note: ${found}.`, `  -> ${toDo}`])
+  if (!isChanged) return yield* Console.log([`${file} reports to ${database} already.`, ...noted].join("\n"))
   yield* Console.log(
     dryRun
-      ? `${file} would change:\n\n${difference(before ?? "", after)}`
+      ? [`${file} would change:\n\n${difference(before ?? "", after)}`, ...noted].join("\n")
       : [
           `${file} now reports to ${database}.`,
           ...(backup === undefined ? [] : [`As it was before: ${backup}`]),
-          "Sessions that are open already take it up as they go on; `dream-team claude uninstall` takes it out again."
+          "Sessions that are open already take it up as they go on; `dream-team claude uninstall` takes it out again.",
+          ...noted
         ].join("\n")
   )
 })

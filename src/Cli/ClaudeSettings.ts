@@ -47,6 +47,40 @@ const parse = (text: string): Either.Either<Json, Problem> => {
   }).pipe(Either.flatMap((value) => (isObject(value) ? Either.right(value) : Either.left("it is no JSON object"))))
 }
 
+const readable = (text: string): Json => Either.getOrElse(parse(text), (): Json => ({}))
+
+/** The commands of ours that are in the settings. */
+const ownCommands = (settings: Json): ReadonlyArray<string> => {
+  const line = settings[statusLineKey]
+  const hooks = isObject(settings.hooks) ? settings.hooks : {}
+  const ofHooks = hookEvents.flatMap((event) =>
+    (groupsOf(hooks, event) ?? []).flatMap((group) =>
+      isObject(group) && Array.isArray(group.hooks)
+        ? group.hooks.flatMap((hook: unknown) => (isObject(hook) && isOwn(hook.command, "hook") ? [hook.command] : []))
+        : []
+    )
+  )
+  return [...(isObject(line) && isOwn(line.command, "statusline") ? [line.command] : []), ...ofHooks]
+}
+
+/** Whether the feeds are in the settings, and to which file they report. */
+export const feedsIn = (text: string): { readonly isInstalled: boolean; readonly database: string | undefined } => {
+  const [command] = ownCommands(readable(text))
+  const word = / --database ('(?:[^']|'\\'')*'|\S+)/.exec(command ?? "")?.[1]
+  return { isInstalled: command !== undefined, database: word === undefined ? undefined : unquoted(word) }
+}
+
+/** What settings say that is in the way of the feeds, or of a hand-off. */
+export const saysOfFeeds = (text: string) => {
+  const settings = readable(text)
+  const line = settings[statusLineKey]
+  return {
+    goesOnByItself: settings[continueKey] === true,
+    hidesStatusLine: isObject(line) && !isOwn(line.command, "statusline"),
+    hidesHooks: settings.disableAllHooks === true
+  }
+}
+
 /** The hooks of one event in groups, as Claude Code has them; undefined where there is something else. */
 const groupsOf = (hooks: Json, event: string): ReadonlyArray<unknown> | undefined => {
   const groups = hooks[event]

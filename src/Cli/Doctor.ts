@@ -1,13 +1,13 @@
+import { existsSync, readFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { dirname, resolve } from "node:path"
 import * as Reactivity from "@effect/experimental/Reactivity"
-import * as Command from "@effect/platform/Command"
 import * as FileSystem from "@effect/platform/FileSystem"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as NodeCommandExecutor from "@effect/platform-node/NodeCommandExecutor"
 import Sqlite from "better-sqlite3"
-import { Clock, Console, Data, Duration, Effect, Layer, Predicate, Redacted, Stream } from "effect"
-import { routerHomeOf } from "../CCRWatcher/Router.js"
+import { Clock, Console, Data, Duration, Effect, Layer, Predicate, Redacted } from "effect"
+import { installRouter, isKnownRouter, routerHomeOf, routerVersion } from "../CCRWatcher/Router.js"
 import { ClaudeCode } from "../ClaudeCode.js"
 import type { LimitReading } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
@@ -17,8 +17,11 @@ import { type PlatformClient, Platforms } from "../Platforms.js"
 import { keyVariables, platformVariable } from "../Settings/Environment.js"
 import { type Loaded, load, type SettingsFlags } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
-import { type DatabaseSetting, databaseName, Settings, type SettingsShape } from "../Settings.js"
+import { type DatabaseSetting, databaseName, Settings, type SettingsShape, sessionsDatabaseOf } from "../Settings.js"
 import { explain, own } from "../Sql/Ownership.js"
+import { settingsFile } from "./Claude.js"
+import { notesOn, projectSettings } from "./ClaudeFeeds.js"
+import { feedsIn } from "./ClaudeSettings.js"
 import { codeOf, urlOf } from "./Connection.js"
 import { counted, duration, oneLine, printJson } from "./Output.js"
 
@@ -370,9 +373,6 @@ const checkClaude = Effect.fn("Doctor.checkClaude")(function* ({ claude, platfor
   )
 })
 
-/** The versions of Claude Code Router that this service knows how to run. */
-const routerMajor = 2
-
 /** Whether sessions could be continued on other platforms. */
 const checkRouter = Effect.fn("Doctor.checkRouter")(function* (settings: SettingsShape) {
   const { command = "ccr" } = settings.ccr
@@ -380,19 +380,39 @@ const checkRouter = Effect.fn("Doctor.checkRouter")(function* (settings: Setting
     name: "ccr",
     status,
     found,
-    ...(status === "ok" ? {} : { toDo: "npm install --global @musistudio/claude-code-router@2.0.0" })
+    ...(status === "ok" ? {} : { toDo: installRouter })
   })
-  return yield* Command.string(Command.make(command, "version").pipe(Command.stdin(Stream.empty))).pipe(
-    Effect.timeout(checkTimeout),
-    Effect.map((text) => {
-      const version = /(\d+)\.\d+\.\d+/.exec(text)
-      if (version === null) return check("absent", `${command} does not tell its version`)
-      return Number(version[1]) === routerMajor
-        ? check("ok", `Claude Code Router ${version[0]}, with its home in ${routerHomeOf(settings)}`)
-        : check("note", `Claude Code Router ${version[0]} is not the version that continues sessions`)
-    }),
-    Effect.orElseSucceed(() => check("absent", `${command} is not installed; only sessions that are continued need it`))
+  return yield* Effect.match(routerVersion(command), {
+    onSuccess: (version) =>
+      isKnownRouter(version)
+        ? check("ok", `Claude Code Router ${version}, with its home in ${routerHomeOf(settings)}`)
+        : check("note", `Claude Code Router ${version} (${command}) is not one that can continue sessions`),
+    onFailure: () => check("absent", `${command} is not installed; only sessions that are continued need it`)
+  })
+})
+
+/** Whether Claude Code reports its sessions to this service, and what keeps it from telling all. */
+const checkFeeds = Effect.fn("Doctor.checkFeeds")(function* (settings: SettingsShape) {
+  const file = yield* settingsFile(undefined)
+  const text = yield* Effect.orElseSucceed(
+    Effect.try(() => (existsSync(file) ? readFileSync(file, "utf8") : undefined)),
+    () => undefined
   )
+  const database = sessionsDatabaseOf(settings)
+  const feeds = (check: Omit<Check, "name">): Check => ({ name: "feeds", ...check })
+  if (!feedsIn(text ?? "").isInstalled) {
+    return [
+      feeds({
+        status: "absent",
+        found: "Claude Code does not report its sessions; without that only their transcripts tell of limits",
+        toDo: "dream-team claude install"
+      })
+    ]
+  }
+  const notes = notesOn({ file, text }, yield* projectSettings(database, file), database)
+  return notes.length === 0
+    ? [feeds({ status: "ok", found: `Claude Code reports its sessions to ${database}` })]
+    : notes.map((note) => feeds({ status: "note", ...note }))
 })
 
 const invalid = ({ problems }: SettingsInvalid): ReadonlyArray<Check> =>
@@ -423,9 +443,12 @@ export const run = Effect.fn("Doctor.run")(function* (options: DoctorOptions) {
   const checks = yield* load(options).pipe(
     Effect.flatMap((loaded) => {
       const settings = Settings.layer(loaded.settings)
-      const sessions = Effect.all([checkClaude(loaded.settings), checkRouter(loaded.settings)], {
-        concurrency: "unbounded"
-      })
+      const sessions = Effect.map(
+        Effect.all([checkClaude(loaded.settings), checkRouter(loaded.settings), checkFeeds(loaded.settings)], {
+          concurrency: "unbounded"
+        }),
+        ([claude, router, feeds]) => [claude, router, ...feeds]
+      )
       return Effect.zipWith(examine(loaded), sessions, (team, more) => [...team, ...more]).pipe(
         Effect.provide(
           Platforms.layer.pipe(

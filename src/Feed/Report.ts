@@ -57,6 +57,11 @@ export interface SessionReport {
   readonly allowedTools?: ReadonlyArray<string> | undefined
   readonly launchedBy?: "user" | "dream-team" | undefined
   readonly handoff?: "auto" | "ask" | undefined
+  /**
+   * Of a source that repeats its readings: changes with every answer they may have come with. While it is the same, what
+   * is read again is as old as before.
+   */
+  readonly answersMark?: string | undefined
   readonly readings: ReadonlyArray<ReportedReading>
   readonly usage: ReadonlyArray<ReportedUsage>
 }
@@ -123,6 +128,7 @@ export const reportOfStatusline = (json: unknown, context: FeedContext): Session
   const sessionId = sessionIdOf(given.session_id)
   if (sessionId === undefined) return undefined
   const window = objectOf(given.context_window)
+  const cost = objectOf(given.cost)
   const used = percentOf(window.used_percentage)
   const size = countOf(window.context_window_size)
   const readings = Object.entries(objectOf(given.rate_limits))
@@ -154,8 +160,16 @@ export const reportOfStatusline = (json: unknown, context: FeedContext): Session
       tokensOf(window.current_usage)?.contextTokens ??
       (used === undefined || size === undefined ? undefined : Math.round((used * size) / 100)),
     contextWindow: size,
-    costUsd: amountOf(objectOf(given.cost).total_cost_usd),
+    costUsd: amountOf(cost.total_cost_usd),
     pid: context.pid,
+    answersMark: [
+      cost.total_cost_usd,
+      cost.total_api_duration_ms,
+      window.total_input_tokens,
+      window.total_output_tokens
+    ]
+      .map((figure) => amountOf(figure) ?? "")
+      .join(" "),
     readings,
     usage: []
   }

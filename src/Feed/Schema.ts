@@ -110,6 +110,18 @@ const steps: ReadonlyArray<ReadonlyArray<string>> = [
     `CREATE INDEX handoffs_open ON handoffs (created_at) WHERE state NOT IN ('succeeded', 'failed', 'cancelled')`,
     `CREATE INDEX handoffs_away ON handoffs (account) WHERE returned_at IS NULL`,
     `CREATE INDEX handoffs_by_news ON handoffs (updated_at)`
+  ],
+  [
+    `CREATE TABLE session_readings (
+      session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
+      window TEXT NOT NULL,
+      used_percent REAL,
+      resets_at INTEGER,
+      status TEXT NOT NULL,
+      answers_mark TEXT NOT NULL,
+      at INTEGER NOT NULL,
+      PRIMARY KEY (session_id, window)
+    ) WITHOUT ROWID`
   ]
 ]
 

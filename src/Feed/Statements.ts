@@ -23,6 +23,9 @@ const maxReadings = 20_000
 const day = 24 * 60 * 60_000
 /** What was not heard of for this long is deleted. */
 const keptMs = 30 * day
+/** Readings but the latest of each window and source: as long as events by default. */
+const readingsKeptMs = 7 * day
+const readingsDeletedAtOnce = 20
 /** Sessions deleted by one report, so that none takes long. */
 const deletedAtOnce = 5
 
@@ -73,23 +76,47 @@ const usage = numbered(`
   ON CONFLICT (message) DO UPDATE SET
     input_tokens = MAX(input_tokens, excluded.input_tokens), output_tokens = MAX(output_tokens, excluded.output_tokens)`)
 
+const isRepeated =
+  "answers_mark = excluded.answers_mark AND used_percent IS excluded.used_percent AND resets_at IS excluded.resets_at AND status = excluded.status"
+
+// A status line is painted again and again with what its session's last answer said, however long ago that was.
+const repeatable = numbered(`
+  INSERT INTO session_readings (session_id, window, used_percent, resets_at, status, at, answers_mark)
+  VALUES (?8, ?2, ?4, ?5, ?6, ?7, ?9)
+  ON CONFLICT (session_id, window) DO UPDATE SET
+    at = CASE WHEN ${isRepeated} THEN MIN(at, excluded.at) ELSE excluded.at END,
+    used_percent = excluded.used_percent, resets_at = excluded.resets_at, status = excluded.status,
+    answers_mark = excluded.answers_mark
+  WHERE excluded.at >= at OR (${isRepeated})`)
+
+/** When the reading was got: for one that is repeated, when it came first. */
+const gotAt = `COALESCE((
+  SELECT at FROM session_readings WHERE session_id = ?8 AND window = ?2 AND answers_mark = ?9
+    AND used_percent IS ?4 AND resets_at IS ?5 AND status = ?6), ?7)`
+
 // What says the same as the one before is no news.
 const reading = numbered(`
   INSERT OR IGNORE INTO limit_readings (account, window, source, used_percent, resets_at, status, at, session_id)
-  SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE NOT EXISTS (
+  SELECT ?1, ?2, ?3, ?4, ?5, ?6, ${gotAt}, ?8 WHERE NOT EXISTS (
     SELECT 1 FROM account_limits
     WHERE account = ?1 AND window = ?2 AND source = ?3 AND used_percent IS ?4 AND resets_at IS ?5 AND status = ?6
   )`)
 
 const latest = numbered(`
   INSERT INTO account_limits (account, window, source, used_percent, resets_at, status, at, session_id)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ${gotAt}, ?8)
   ON CONFLICT (account, window, source) DO UPDATE SET
     used_percent = excluded.used_percent, resets_at = excluded.resets_at, status = excluded.status, at = excluded.at,
     session_id = excluded.session_id
   WHERE excluded.at >= at`)
 
 const fewerReadings = numbered("DELETE FROM limit_readings WHERE id <= (SELECT MAX(id) FROM limit_readings) - ?1")
+
+// Looked for among the first alone: all of them would be looked through by every report.
+const oldReadings = numbered(`
+  DELETE FROM limit_readings WHERE at < ?1 AND id IN (SELECT id FROM limit_readings ORDER BY id LIMIT ?2)`)
+
+const oldLimits = numbered("DELETE FROM account_limits WHERE at < ?1")
 
 const fewerSessions = numbered(`
   DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE updated_at < ?1 ORDER BY updated_at LIMIT ?2)`)
@@ -130,10 +157,17 @@ export const statementsOf = (report: SessionReport): ReadonlyArray<Statement> =>
       resetsAt ?? null,
       status,
       report.at,
-      report.sessionId
+      report.sessionId,
+      report.answersMark ?? null
     ]
-    return [reading(values), latest(values)]
+    return [...(report.answersMark === undefined ? [] : [repeatable(values)]), reading(values), latest(values)]
   }),
-  ...(report.readings.length === 0 ? [] : [fewerReadings([maxReadings])]),
+  ...(report.readings.length === 0
+    ? []
+    : [
+        fewerReadings([maxReadings]),
+        oldReadings([report.at - readingsKeptMs, readingsDeletedAtOnce]),
+        oldLimits([report.at - keptMs])
+      ]),
   fewerSessions([report.at - keptMs, deletedAtOnce])
 ]

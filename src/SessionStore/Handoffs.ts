@@ -229,6 +229,8 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
     readonly release: (id: HandoffId, epoch: number) => Effect.Effect<void, SessionsUnavailable>
     /** One step, in one write; whether it was made: not where another has it by now, or it is over. */
     readonly write: (id: HandoffId, epoch: number, change: HandoffChange) => Effect.Effect<boolean, SessionsUnavailable>
+    /** Notes who answered a turn of it last, as `codex/gpt-6-sol`; for whoever answers, not for its owner. */
+    readonly answered: (id: HandoffId, by: string) => Effect.Effect<void, SessionsUnavailable>
     readonly get: (id: HandoffId) => Effect.Effect<HandoffRecord | undefined, SessionsUnavailable>
     /** The newest first. */
     readonly list: (options: {
@@ -343,6 +345,12 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
             asked(
               sql`UPDATE handoffs SET lease_owner = NULL, lease_until = 0 WHERE id = ${id} AND lease_epoch = ${epoch}`
             )
+          ),
+        answered: (id, by) =>
+          Effect.asVoid(
+            asked(sql`
+              UPDATE handoffs SET answered_by = ${by}
+              WHERE id = ${id} AND NOT ${isOver} AND answered_by IS NOT ${by}`)
           ),
         get: (id) => Effect.flatMap(asked(sql`SELECT * FROM handoffs WHERE id = ${id}`), one),
         list: ({ limit, session, state }) =>

@@ -26,6 +26,7 @@ const Report = Schema.Struct({
   allowedTools: Schema.optional(Schema.Array(Schema.String)),
   launchedBy: Schema.optional(Schema.Literal("user", "dream-team")),
   handoff: Schema.optional(HandoffPolicy),
+  answersMark: Schema.optional(Schema.String),
   readings: Schema.Array(
     Schema.Struct({
       window: LimitWindow,

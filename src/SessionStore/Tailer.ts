@@ -7,8 +7,9 @@ import { merged, parsed, reportOfTranscriptLine } from "../Feed/Report.js"
 import { type SessionReport, SessionStore, SessionsSql, SessionsUnavailable } from "../SessionStore.js"
 import { looks } from "./Looks.js"
 
-/** Read at once. A line that is longer is passed over: only what tools answered is that long. */
+/** Read at once; a longer line whole as well, up to so much. What is longer still is passed over. */
 const chunkBytes = 512 * 1024
+const lineBytes = 8 * 1024 * 1024
 /** Read in one pass, of all files together; the next pass goes on. */
 const passBytes = 8 * 1024 * 1024
 /** And of one file, so that the others are not kept waiting. */
@@ -35,6 +36,8 @@ interface Position {
   readonly position: number
   /** Whether it lies within a line that is passed over. */
   readonly isInside: boolean
+  /** How large the file was when nothing but half a line was left of it; that is not read again until there is more. */
+  readonly halfAt?: number | undefined
 }
 
 const isSessionId = Schema.is(SessionId)
@@ -64,6 +67,10 @@ const readAt = (path: string, position: number, length: number): Effect.Effect<B
   }).pipe(Effect.orElseSucceed(() => Buffer.alloc(0)))
 
 const newline = 0x0a
+
+/** What a line holds that tells anything; what tools answered is long and holds none of it. */
+const isTelling = (line: string): boolean =>
+  line.length < chunkBytes || line.includes('"usage"') || line.includes('"quotaLimits"')
 
 export interface TailerOptions {
   /** Configuration folders that are searched besides those of the sessions that are known. */
@@ -161,23 +168,35 @@ export const makeTailer = Effect.fn("Tailer.make")(function* ({ accounts }: Tail
       before.inode === file.ino &&
       before.position <= file.size &&
       (before.position === file.size || (yield* isIntact(before, path)))
+    if (isSame && before.halfAt === file.size) return 0
     let { isInside, position } = isSame ? before : { isInside: false, position: 0 }
+    let halfAt: number | undefined
     const start = position
     const reports: Array<SessionReport> = []
     while (position < file.size && position - start < budget) {
-      const chunk = yield* readAt(path, position, Math.min(chunkBytes, file.size - position))
+      let wanted = Math.min(chunkBytes, file.size - position)
+      let chunk = yield* readAt(path, position, wanted)
+      while (!isInside && !chunk.includes(newline) && chunk.length === wanted && wanted < lineBytes) {
+        const more = Math.min(2 * wanted, lineBytes, file.size - position)
+        if (more === wanted) break
+        wanted = more
+        chunk = yield* readAt(path, position, wanted)
+      }
       const first = isInside ? chunk.indexOf(newline) + 1 : 0
       const last = chunk.lastIndexOf(newline) + 1
       if (last === 0) {
         // Half a line is left until it is whole.
-        if (chunk.length < chunkBytes && !isInside) break
+        if (chunk.length < lineBytes && !isInside) {
+          halfAt = file.size
+          break
+        }
         if (chunk.length === 0) break
         isInside = true
         position += chunk.length
         continue
       }
       for (const line of chunk.subarray(first, last).toString("utf8").split("\n")) {
-        if (line === "") continue
+        if (line === "" || !isTelling(line)) continue
         const told = reportOfTranscriptLine(parsed(line), {
           at: now,
           account: transcript.account,
@@ -191,10 +210,10 @@ export const makeTailer = Effect.fn("Tailer.make")(function* ({ accounts }: Tail
       yield* Effect.yieldNow()
     }
     if (isSame && position === start) {
-      positions.set(path, before)
+      positions.set(path, { ...before, halfAt })
       return 0
     }
-    const reached = { inode: file.ino, position, isInside }
+    const reached = { inode: file.ino, position, isInside, halfAt }
     const report = merged(reports)
     yield* sql
       .withTransaction(

@@ -1,10 +1,10 @@
 import { spawn } from "node:child_process"
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { FetchHttpClient } from "@effect/platform"
+import { FetchHttpClient, HttpClient, HttpClientResponse } from "@effect/platform"
 import { NodeContext } from "@effect/platform-node"
 import { describe, expect, it } from "@effect/vitest"
-import { Chunk, Effect, Layer, Redacted, Schema, Stream } from "effect"
+import { Chunk, Effect, Fiber, Layer, Redacted, Schema, Stream, TestClock } from "effect"
 import { ClaudeCodeRouter, OwnAddress, routerTenant } from "../../src/CCRWatcher/Router.js"
 import { ClaudeCode, type ClaudeEndpoint } from "../../src/ClaudeCode.js"
 import { SessionId } from "../../src/Domain/Session.js"
@@ -14,7 +14,7 @@ import { Simulator } from "../../src/Simulator.js"
 import { ccrCommand, claudeCode, claudeHome, haveCcr, haveClaude } from "../support/Claude.js"
 import { freePort, startService } from "../support/Service.js"
 
-const routerOver = (home: string, gateway: string, command = ccrCommand) =>
+const routerOver = (home: string, gateway: string, command = ccrCommand, client = FetchHttpClient.layer) =>
   ClaudeCodeRouter.layerConfig.pipe(
     Layer.provide(
       Layer.mergeAll(
@@ -29,7 +29,7 @@ const routerOver = (home: string, gateway: string, command = ccrCommand) =>
         ),
         Layer.succeed(OwnAddress, { url: Effect.succeed(gateway), announce: () => Effect.void }),
         NodeContext.layer,
-        FetchHttpClient.layer
+        client
       )
     )
   )
@@ -219,6 +219,86 @@ describe.skipIf(!haveCcr || !haveClaude)("the real Claude Code Router", () => {
         expect(stateOf(ccr).owner).toBe(process.pid)
       }).pipe(Effect.scoped),
     60_000
+  )
+})
+
+/** A program that passes for Claude Code Router: tells a version, and does that when it is started. */
+const passesFor = (folder: string, version: string, start: string): string => {
+  const file = join(folder, `ccr-${version}`)
+  writeFileSync(
+    file,
+    `#!/usr/bin/env node
+if (process.argv[2] === "version") console.log("claude-code-router version: ${version}")
+else {
+  const { appendFileSync, readFileSync } = require("node:fs")
+  const config = JSON.parse(readFileSync(process.env.HOME + "/.claude-code-router/config.json", "utf8"))
+  ${start}
+}
+`,
+    { mode: 0o755 }
+  )
+  return file
+}
+
+describe("Claude Code Router of another kind", () => {
+  it.live("is refused where its version is not one that is known, and not started", () =>
+    Effect.gen(function* () {
+      const { home } = yield* claudeHome
+      const command = passesFor(home, "3.1.1", `appendFileSync(${JSON.stringify(join(home, "starts"))}, "x")`)
+      const failed = yield* Effect.flatMap(ClaudeCodeRouter, ({ endpoint }) => Effect.flip(endpoint)).pipe(
+        Effect.provide(routerOver(join(home, "ccr"), "http://127.0.0.1:1", command))
+      )
+      expect(failed.message).toContain("Claude Code Router 3.1.1")
+      expect(failed.message).toContain("npm install --global @musistudio/claude-code-router@2.0.0")
+      expect(existsSync(join(home, "starts"))).toBe(false)
+    }).pipe(Effect.scoped)
+  )
+
+  it.scoped("is started again when it answers no more, though it lives", () =>
+    Effect.gen(function* () {
+      const { home } = yield* claudeHome
+      const starts = join(home, "starts")
+      const command = passesFor(
+        home,
+        "2.0.0",
+        `appendFileSync(${JSON.stringify(starts)}, "x"); setInterval(() => {}, 1e6)`
+      )
+      let isHanging = false
+      const client = HttpClient.make((request) =>
+        isHanging ? Effect.never : Effect.succeed(HttpClientResponse.fromWeb(request, new Response("{}")))
+      )
+      /** Real programs take real time to start, and no time of the test. */
+      const until = (count: number) =>
+        Effect.promise(async () => {
+          const isThere = () => existsSync(starts) && readFileSync(starts, "utf8").length === count
+          for (let look = 0; look < 1_000 && !isThere(); look++) await new Promise((resume) => setTimeout(resume, 20))
+          expect(isThere()).toBe(true)
+        })
+      yield* Effect.gen(function* () {
+        const router = yield* ClaudeCodeRouter
+        const endpoint = yield* router.endpoint
+        yield* until(1)
+        isHanging = true
+        yield* TestClock.adjust("24 seconds")
+        isHanging = false
+        // Its end takes a moment, and so does the pause before the next.
+        const again = yield* Effect.fork(
+          Effect.forever(
+            Effect.zipRight(
+              Effect.promise(() => new Promise(setImmediate)),
+              TestClock.adjust(10)
+            )
+          )
+        )
+        yield* until(2)
+        yield* Fiber.interrupt(again)
+        expect(yield* router.endpoint).toEqual(endpoint)
+      }).pipe(
+        Effect.provide(
+          routerOver(join(home, "ccr"), "http://127.0.0.1:1", command, Layer.succeed(HttpClient.HttpClient, client))
+        )
+      )
+    })
   )
 })
 

@@ -133,6 +133,50 @@ const commands = {
   hook: "node dream-team-feed.js hook --database /d"
 }
 
+describe("what stands in the way of the feeds", () => {
+  it("is told by the installation and by doctor, and changed by neither", async () => {
+    const account = join(home, "account")
+    const project = join(home, "project")
+    mkdirSync(join(project, ".claude"), { recursive: true })
+    mkdirSync(account)
+    writeFileSync(join(account, "settings.json"), `{ "autoContinueAtUsageLimit": true }\n`)
+    const own = join(project, ".claude", "settings.json")
+    writeFileSync(own, `{ "statusLine": { "type": "command", "command": "date" } }\n`)
+    const database = join(home, "a 'b' c", "sessions.db")
+    const run = (args: ReadonlyArray<string>, sessions = database) =>
+      dreamTeam(args, {
+        cwd: project,
+        env: { HOME: home, CLAUDE_CONFIG_DIR: account, DREAM_TEAM_SESSIONS_DB: sessions, DREAM_TEAM_PORT: "0" }
+      })
+    const feeds = async (sessions?: string) => {
+      const { stdout } = await run(["doctor", "--json"], sessions)
+      const { checks } = JSON.parse(stdout) as {
+        checks: ReadonlyArray<{ name: string; found: string; status: string }>
+      }
+      return checks.filter(({ name }) => name === "feeds").map(({ found, status }) => `${status}: ${found}`)
+    }
+    const said = await run(["claude", "install"])
+    expect(said.stdout).toContain("sets autoContinueAtUsageLimit")
+    expect(said.stdout).toContain(`${own} has a status line of its own`)
+    expect(JSON.parse(readFileSync(join(account, "settings.json"), "utf8"))).toMatchObject({
+      autoContinueAtUsageLimit: true
+    })
+    expect(await feeds()).toEqual([
+      expect.stringContaining("note: "),
+      expect.stringMatching(/^note: .*settings.json has a status line of its own/)
+    ])
+    writeFileSync(own, "{}")
+    writeFileSync(
+      join(account, "settings.json"),
+      readFileSync(join(account, "settings.json"), "utf8").replace("true", "false")
+    )
+    expect(await feeds()).toEqual([`ok: Claude Code reports its sessions to ${database}`])
+    expect(await feeds(join(home, "other.db"))).toEqual([
+      `note: Claude Code reports its sessions to ${database}, but this service reads ${join(home, "other.db")}`
+    ])
+  })
+})
+
 describe("settings that change in the meantime", () => {
   it("keep the user's changes when the feed is taken out", () => {
     const text = Either.getOrThrow(installed(users, commands))

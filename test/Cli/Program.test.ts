@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Schema } from "effect"
@@ -251,5 +251,30 @@ describe("dream-team simulate", () => {
     const { code, stdout } = await running.ended
     assert.strictEqual(code, 0)
     assert.strictEqual(JSON.parse(stdout).environment.DREAM_TEAM_CODEX_BASE_URL, `http://127.0.0.1:${port}/codex/v1`)
+  })
+
+  it("simulates a Claude subscription as well, and never over a real login", async () => {
+    const port = await freePort()
+    const claude = join(folder, "claude")
+    const running = startDreamTeam(["simulate", "--port", String(port), "--claude", claude, "--json"])
+    const subscription = () =>
+      fetch(`http://127.0.0.1:${port}/__subscription`).then(
+        (response) => response.json(),
+        () => undefined
+      )
+    assert.isObject(await eventually("the simulator answers", 10_000, subscription))
+    running.process.kill("SIGINT")
+    const { stdout } = await running.ended
+    assert.deepInclude(JSON.parse(stdout).environment, {
+      CLAUDE_CONFIG_DIR: claude,
+      ANTHROPIC_BASE_URL: `http://127.0.0.1:${port}/anthropic`
+    })
+    const login = join(claude, ".credentials.json")
+    assert.strictEqual(statSync(login).mode & 0o777, 0o600)
+    writeFileSync(login, "{}")
+    const refused = await dreamTeam(["simulate", "--port", "0", "--claude", claude])
+    assert.strictEqual(refused.code, 1)
+    assert.include(refused.stderr, "somebody is logged in there")
+    assert.strictEqual(readFileSync(login, "utf8"), "{}")
   })
 })

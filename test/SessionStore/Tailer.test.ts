@@ -183,11 +183,32 @@ describe("transcripts", () => {
   it.scoped("are read in bounded parts, and lines that are too long passed over", () =>
     Effect.gen(function* () {
       const { pass, session, write } = yield* setUp
-      write(`${answered("m1")}${asked("x".repeat(3 * 1024 * 1024))}${answered("m2")}`)
-      expect(yield* pass).toBeLessThan(3 * 1024 * 1024)
+      write(`${answered("m1")}${asked("x".repeat(11 * 1024 * 1024))}${answered("m2")}`)
+      expect(yield* pass).toBeLessThan(9 * 1024 * 1024)
       yield* pass
       yield* pass
       expect(yield* session).toMatchObject({ outputTokens: 20 })
+    }).pipe(Effect.provide(layer))
+  )
+
+  it.scoped("may hold answers of megabytes, whose tokens count like others", () =>
+    Effect.gen(function* () {
+      const { pass, session, write } = yield* setUp
+      const written = { content: [{ type: "tool_use", name: "Write", input: { text: "x".repeat(3 * 1024 * 1024) } }] }
+      const long = line({
+        type: "assistant",
+        requestId: "req_long",
+        message: { id: "long", model: "m", ...written, usage: { input_tokens: 7, output_tokens: 900 } }
+      })
+      const half = Math.floor(long.length / 2)
+      write(`${answered("m1")}${asked("x".repeat(2 * 1024 * 1024))}${long.slice(0, half)}`)
+      yield* pass
+      yield* pass
+      expect(yield* session).toMatchObject({ outputTokens: 10 })
+      write(`${long.slice(half)}${answered("m2")}`)
+      yield* pass
+      yield* pass
+      expect(yield* session).toMatchObject({ outputTokens: 920 })
     }).pipe(Effect.provide(layer))
   )
 

@@ -11,7 +11,7 @@ import * as Testing from "../../src/Testing.js"
 
 const { answer, fail, failures } = Testing
 const start = Date.parse("2026-03-01T00:00:00Z")
-const tasks = 70
+const tasks = 60
 
 const priorities: ReadonlyArray<Priority> = ["HIGH", "MEDIUM", "LOW"]
 const types: ReadonlyArray<TaskType> = ["implementation", "documentation", "testing", "analysis"]
@@ -39,13 +39,13 @@ const team = (): ReadonlyArray<Testing.Script> => [
 ]
 
 /** In order or at once, some waiting for others; every second one is cancelled soon. */
-const jobOf = (index: number, types: ReadonlyArray<TaskType>): JobSubmission => ({
+const jobOf = (index: number): JobSubmission => ({
   mode: index % 2 === 0 ? "auto" : "parallel",
   maxParallel: 2,
   onFailure: "continue",
   tasks: [
-    ...types.map((type, part) => ({ name: `part-${part}`, prompt: `part ${part} of ${index}`, type })),
-    { prompt: `the whole of ${index}`, maxOutputTokens: 100, dependsOn: types.map((_, part) => `part-${part}`) }
+    ...types.slice(0, 2).map((type, part) => ({ name: `part-${part}`, prompt: `part ${part} of ${index}`, type })),
+    { prompt: `the whole of ${index}`, maxOutputTokens: 100, dependsOn: ["part-0", "part-1"] }
   ]
 })
 
@@ -79,7 +79,7 @@ const load = Effect.gen(function* () {
     }
     if (index % 12 === 7) {
       const tenant = yield* pick(tenants)
-      const { job } = yield* coordinator.jobs.submit(tenant, jobOf(index, yield* Random.shuffle(types)), Option.none())
+      const { job } = yield* coordinator.jobs.submit(tenant, jobOf(index), Option.none())
       if (index % 24 === 7) cancelling.push([tenant, job.id])
     }
     if (index % 12 === 10) {

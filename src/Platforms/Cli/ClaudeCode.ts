@@ -223,7 +223,7 @@ export const makeClaudePlatform = (
           case "Started": {
             session = event.sessionId
             const report = { ...plain(session, at), status: "started" as const, cwd, model: event.model, pid }
-            return yield* record({ ...report, launchedBy: "dream-team", handoff: "auto" })
+            return yield* record({ ...report, allowedTools: [], launchedBy: "dream-team", handoff: "auto" })
           }
           case "LimitReported": {
             const report = reportOfRateLimitEvent(event.event, { at, account, pid })

@@ -1,5 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Stream } from "effect"
+import { JobId } from "../../../src/Domain/Job.js"
+import { TenantId } from "../../../src/Domain/Task.js"
+import { Events } from "../../../src/Events.js"
 import { answer, layer, MemoryHttp, settled } from "../../../src/Testing.js"
 
 const service = MemoryHttp.layer().pipe(
@@ -29,6 +32,27 @@ const job = {
 }
 
 describe("jobs over HTTP", () => {
+  it.scoped("have their own events and those of their tasks in one stream", () =>
+    Effect.gen(function* () {
+      const events = yield* Events
+      const { body } = yield* send("POST", "/v1/jobs", job)
+      yield* send("POST", "/v1/tasks", { prompt: "of no job" })
+      const seen: Array<string> = []
+      const filter = { tenant: TenantId.make("local"), job: JobId.make(body.id) }
+      yield* events.follow(filter, 0).pipe(
+        Stream.runForEach((event) =>
+          Effect.sync(() => seen.push("taskId" in event ? `${event.type} of a task` : event.type))
+        ),
+        Effect.forkScoped
+      )
+      yield* settled
+      assert.deepStrictEqual(seen.filter((type) => type === "task.succeeded of a task").length, 2)
+      assert.include(seen, "attempt.started of a task")
+      assert.strictEqual(seen[0], "job.queued")
+      assert.strictEqual(seen.at(-1), "job.succeeded")
+    }).pipe(Effect.provide(service))
+  )
+
   it.effect("are accepted, shown with their results, and listed", () =>
     Effect.gen(function* () {
       const accepted = yield* send("POST", "/v1/jobs", job, { "idempotency-key": "K" })
