@@ -368,6 +368,24 @@ describe("who continues", () => {
       })
     )
   )
+
+  it.effect("is asked again after each stop of the service in the midst of its run, however many there are", () =>
+    inWorld((world) =>
+      Effect.gen(function* () {
+        const good = answers(world)
+        world.play = (run) => Stream.concat(Stream.drain(Stream.fromEffect(Effect.sleep(minutes(10)))), good(run))
+        yield* tell({ readings: [fiveHour(90, noon + minutes(300))], status: "active" })
+        for (let stop = 0; stop < 6; stop += 1) {
+          yield* Effect.scoped(Effect.zipRight(watch, pass(minutes(2))))
+          expect((yield* latest).state).toBe("running")
+        }
+        world.play = good
+        yield* watch
+        yield* pass(minutes(2))
+        expect((yield* latest).state).toBe("succeeded")
+      })
+    )
+  )
 })
 
 describe("a person", () => {

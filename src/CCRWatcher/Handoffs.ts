@@ -408,7 +408,12 @@ export const makeHandoffs = (means: Means) => {
             : Effect.void
         })
       )
+    // A run that we cut ourselves says nothing of whether the next one brings an answer.
+    const uncounted = Effect.ignore(
+      Effect.flatMap(Ref.get(record), ({ attempts }) => step(record, { attempts: attempts - 1, pid: null }))
+    )
     return yield* told.pipe(
+      Effect.onInterrupt(() => uncounted),
       Effect.matchEffect({
         onSuccess: () =>
           Effect.flatMap(Ref.get(answer), (text) =>
