@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
@@ -41,6 +41,7 @@ describe("Sql", () => {
           assert.deepStrictEqual(yield* sql`PRAGMA synchronous`, [{ synchronous: 2 }])
           assert.deepStrictEqual(yield* sql`PRAGMA foreign_keys`, [{ foreign_keys: 1 }])
           yield* sql`INSERT INTO epochs (started_at) VALUES (1)`
+          for (const made of [file, `${file}-wal`]) assert.strictEqual(statSync(made).mode & 0o777, 0o600)
         })
       )
       const kept = yield* using(file, (sql) => sql`SELECT epoch FROM epochs`)

@@ -1,4 +1,4 @@
-import { accessSync, constants, existsSync, mkdirSync, realpathSync } from "node:fs"
+import { accessSync, closeSync, constants, existsSync, mkdirSync, openSync, realpathSync } from "node:fs"
 import { basename, dirname, join, resolve } from "node:path"
 import type { SqlError } from "@effect/sql/SqlError"
 import Sqlite from "better-sqlite3"
@@ -77,6 +77,8 @@ export const locate = (file: string): Effect.Effect<string, DatabaseUnavailable>
         : join(realpathSync(dirname(absolute)), basename(absolute))
       // SQLite keeps files of its own beside it, and tells of a folder that takes none only that it cannot open the file.
       accessSync(dirname(real), constants.W_OK)
+      // It holds what people ask: for its owner alone, unless they made it otherwise. SQLite's own files follow it.
+      closeSync(openSync(real, "a", 0o600))
       return real
     },
     catch: (cause) => explain(resolve(file), cause)
