@@ -744,6 +744,10 @@ describe("the description", () => {
         "GET /v1/budgets",
         "POST /v1/chat/completions",
         "GET /v1/models",
+        "GET /v1/sessions",
+        "GET /v1/sessions/{id}",
+        "POST /v1/sessions/{id}/handoff",
+        "GET /v1/handoffs",
         "GET /health/live",
         "GET /health/ready"
       ])

@@ -139,7 +139,9 @@ describe("a preview", () => {
         ask("x", { deadline: "2020-01-01T00:00:00Z" })
       ]) {
         const previewed = yield* Effect.flip(coordinator.preview(tenant, submission))
-        assert.deepStrictEqual(previewed, yield* Effect.flip(coordinator.submit(tenant, submission, Option.none())))
+        const submitted = yield* Effect.flip(coordinator.submit(tenant, submission, Option.none()))
+        // what they say, not in whose span they were made
+        assert.deepStrictEqual({ ...previewed }, { ...submitted })
         assert.strictEqual(previewed._tag, "TaskRefused")
       }
     }).pipe(Effect.provide(team))
