@@ -7,7 +7,7 @@ import { eventually, freePort, startService } from "../support/Service.js"
 import { simulate, slowedDown } from "../support/Simulated.js"
 import { smallDisk } from "../support/smallDisk.js"
 
-const disk = smallDisk(4)
+const disk = smallDisk(32)
 afterAll(() => disk?.remove())
 
 const long = "s".repeat(3_000)

@@ -68,7 +68,7 @@ const bundle = async (name: string): Promise<string> => {
     logLevel: "error",
     alias: { "better-sqlite3": sqlite },
     external: [sqlite, "@parcel/watcher", "msgpackr-extract"],
-    banner: { js: 'import{createRequire as __create}from"node:module";const require=__create(import.meta.url);' }
+    banner: { js: 'import{createRequire as __requireOf}from"node:module";const require=__requireOf(import.meta.url);' }
   })
   return outfile
 }
