@@ -283,7 +283,7 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
           [...models].map(([model, known]) => recentOf(platform, model, known, now))
         )
       ),
-      running: (attempt, answer) =>
+      running: <A, E, R>(attempt: Running, answer: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
         Effect.uninterruptibleMask((restore) =>
           Effect.flatMap(monotonicMs, (since) => {
             const begun = { ...attempt, since }
