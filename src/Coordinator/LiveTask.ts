@@ -18,7 +18,7 @@ const maxWhy = 500
 
 /** What a live task's owner and the task share. */
 export interface LiveState {
-  /** Attempts that are out. */
+  /** Attempts that are out, or whose start is being written: a write once asked for is not taken back. */
   attempting: number
 }
 
@@ -159,8 +159,8 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
     attemptStarted: (attempt) =>
       Effect.gen(function* () {
         yield* startNothingMore
-        yield* store.attemptStarted(task, attempt)
         state.attempting += 1
+        yield* store.attemptStarted(task, attempt)
       }),
     attemptEnded: (attempt) =>
       Effect.gen(function* () {

@@ -3,11 +3,11 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Option, Scope, TestClock } from "effect"
+import { Context, Effect, Exit, Layer, Option, Scope, TestClock } from "effect"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
 import { TaskId } from "../../src/Domain/Task.js"
 import { Settings } from "../../src/Settings.js"
-import type { SqlWriter } from "../../src/Sql/Writer.js"
+import { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { type ClaimedTask, TaskStore } from "../../src/TaskStore.js"
 import {
@@ -244,6 +244,39 @@ describe("Coordinator that is shut down", () => {
       const next = yield* startOn(client, script)
       assert.strictEqual((yield* next.coordinator.get(tenant, running.id)).result?.text, "in time")
       assert.strictEqual((yield* next.coordinator.list(tenant, {})).tasks.length, 2)
+    })
+  )
+
+  it.scoped("lets an attempt go on whose start is just being written", () =>
+    Effect.gen(function* () {
+      const context = yield* Layer.build(Sql.layerMemory)
+      const writer = Context.get(context, SqlWriter)
+      const gate = yield* Effect.makeLatch(true)
+      const held = SqlWriter.of({
+        ...writer,
+        write: (operation) => Effect.zipRight(Effect.uninterruptible(gate.await), writer.write(operation))
+      })
+      const client = Layer.succeedContext(Context.add(context, SqlWriter, held))
+      const script = yield* makeScript
+      const scope = yield* Scope.make()
+      const { coordinator } = yield* Scope.extend(startOn(client, script), scope)
+      const task = yield* submitted(coordinator, ask("starting"))
+      yield* eventually(
+        Effect.sync(() => script.count("starting", "called")),
+        (count) => count === 1
+      )
+      yield* settle
+      yield* gate.close
+      yield* script.say("starting", start)
+      yield* settle
+      const closing = yield* shutDown(scope)
+      yield* settle
+      yield* gate.open
+      yield* script.say("starting", succeed("in time"))
+      yield* closing.await
+      const next = yield* startOn(client, script)
+      assert.strictEqual((yield* next.coordinator.get(tenant, task.id)).result?.text, "in time")
+      assert.strictEqual((yield* next.coordinator.attempts(tenant, task.id)).length, 1)
     })
   )
 
