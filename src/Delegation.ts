@@ -29,7 +29,7 @@ import {
   fromRoute,
   knownBefore
 } from "./Delegation/Failover.js"
-import { type Piece, type Relay, streamOf } from "./Delegation/Stream.js"
+import { type Piece, type Relay, streamDelegation } from "./Delegation/Stream.js"
 import * as WithinBudgets from "./Delegation/WithinBudgets.js"
 import type { ServiceUnavailable } from "./Domain/ApiError.js"
 import type { Amount, Booking } from "./Domain/Budget.js"
@@ -723,7 +723,7 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
       })
 
       const stream = <E = never>(request: Omit<DelegationRequest<E>, "relay">) =>
-        streamOf<E>((relayed) => delegate(relayed), request)
+        streamDelegation<E>((relayed) => delegate(relayed), request)
 
       return { delegate, stream, preview }
     })

@@ -79,9 +79,10 @@ export const gatherAnswer = (
             usage: finish.usage
           })
 
-    return Stream.toPull(client.stream(model, call)).pipe(
-      Effect.flatMap((pull) => Effect.forever(Effect.flatMap(pull, relay === undefined ? take : takeAndGive(relay)))),
-      Effect.catchAll(Option.match({ onNone: answer, onSome: Effect.fail })),
-      Effect.scoped
-    )
+    const each = relay === undefined ? take : takeAndGive(relay)
+    const read =
+      client.streamTo === undefined
+        ? Stream.runForEachChunk(client.stream(model, call), each)
+        : client.streamTo(model, call, each)
+    return Effect.flatMap(read, answer)
   })

@@ -1,8 +1,9 @@
-import { Cause, Chunk, Effect, Exit, Option, Queue, Stream } from "effect"
+import { Chunk, Effect, type Stream } from "effect"
 import type { Delegated, DelegationError, DelegationRequest } from "../Delegation.js"
 import type { Delta } from "../Domain/Call.js"
 import { AnswerBroken, type AttemptFailure, type TraceEntry, viewOf } from "../Domain/Failure.js"
 import type { PlatformId } from "../Domain/Platform.js"
+import { streamOf } from "../Platforms/Stream.js"
 
 /** Chunks of an answer that wait for a slow reader; beyond them its platform is not read any further. */
 const chunksAhead = 16
@@ -36,45 +37,29 @@ const brokenOff = (failure: AttemptFailure, trace: ReadonlyArray<TraceEntry>): A
   })
 
 /** The delegation in a fiber of the stream's own: who stops reading interrupts it, and with it its attempt. */
-export const streamOf = <E>(
+export const streamDelegation = <E>(
   delegate: (
     request: DelegationRequest<E | AnswerBroken>
   ) => Effect.Effect<Delegated, DelegationError | AnswerBroken | E>,
   request: DelegationRequest<E>
 ): Stream.Stream<Piece, DelegationError | AnswerBroken | E> =>
-  Stream.unwrapScoped(
-    Effect.gen(function* () {
-      type Ending = Exit.Exit<Delegated, DelegationError | AnswerBroken | E>
-      const given = yield* Queue.bounded<Chunk.Chunk<Piece> | Ending>(chunksAhead)
-      let hasBegun = false
-      const relay: Relay<E | AnswerBroken> = {
-        give: ({ model, platform }, deltas) => {
-          const tokens: ReadonlyArray<Piece> = deltas.filter(isToken)
-          if (tokens.length === 0) return Effect.void
-          const pieces: ReadonlyArray<Piece> = hasBegun ? tokens : [{ _tag: "Began", platform, model }, ...tokens]
-          hasBegun = true
-          return Queue.offer(given, Chunk.unsafeFromArray(pieces))
-        },
-        hasBegun: () => hasBegun,
-        brokenOff
-      }
-      yield* delegate({ ...request, relay }).pipe(
-        Effect.exit,
-        Effect.flatMap((ending) => Queue.offer(given, ending)),
-        Effect.forkScoped
-      )
-      let isOver = false
-      return Stream.repeatEffectChunkOption(
-        Effect.suspend(() => (isOver ? Effect.fail(Option.none()) : Queue.take(given))).pipe(
-          Effect.flatMap((next) => {
-            if (Chunk.isChunk(next)) return Effect.succeed(next)
-            isOver = true
-            return Exit.match(next, {
-              onSuccess: (delegated) => Effect.succeed(Chunk.of<Piece>({ _tag: "Ended", delegated })),
-              onFailure: (cause) => Effect.failCause(Cause.map(cause, Option.some))
-            })
-          })
-        )
-      )
-    })
+  streamOf(
+    (give) =>
+      Effect.suspend(() => {
+        let hasBegun = false
+        const relay: Relay<E | AnswerBroken> = {
+          give: ({ model, platform }, deltas) => {
+            const tokens: ReadonlyArray<Piece> = deltas.filter(isToken)
+            if (tokens.length === 0) return Effect.void
+            const pieces: ReadonlyArray<Piece> = hasBegun ? tokens : [{ _tag: "Began", platform, model }, ...tokens]
+            hasBegun = true
+            return give(Chunk.unsafeFromArray(pieces))
+          },
+          hasBegun: () => hasBegun,
+          brokenOff
+        }
+        return delegate({ ...request, relay })
+      }),
+    (delegated) => Chunk.of<Piece>({ _tag: "Ended", delegated }),
+    chunksAhead
   )

@@ -3,28 +3,26 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import { Chunk, Clock, Effect, Either, Option, Predicate, Redacted, Scope, Stream } from "effect"
+import { Chunk, Clock, Effect, Either, Option, Predicate, Redacted, type Scope, Stream } from "effect"
 import type { Call, Completion, Delta } from "../Domain/Call.js"
 import { type AttemptFailure, PlatformFailure, RequestFailure } from "../Domain/Failure.js"
 import type { WireFormat } from "../Domain/Platform.js"
 import { monotonicMs } from "../Domain/Time.js"
 import type { PlatformSettings } from "../Settings.js"
+import { annotateSpan, traced } from "../Telemetry/traced.js"
 import { classify } from "./Classification.js"
-import type { CheckResult, PlatformClient } from "./Client.js"
+import type { CheckResult, PlatformClient, TakeDeltas } from "./Client.js"
 import { readQuotas } from "./Quotas.js"
+import { type Brought, makeReply, maxBodyBytes, tooLarge } from "./Reply.js"
 import { scrub } from "./Secrets.js"
-import { makeSseParser } from "./Sse.js"
-import { makeWatchdog, type Watchdog } from "./Watchdog.js"
+import { streamOf } from "./Stream.js"
+import { type Watch, watched } from "./Watchdog.js"
 import { gemini } from "./Wire/Gemini.js"
 import { openAiChat } from "./Wire/OpenAiChat.js"
 import { openAiResponses } from "./Wire/OpenAiResponses.js"
 import { readLimits } from "./Wire/RateLimitHeaders.js"
 import { isErrorValue, parseJson, providerError, type Wire, type WireProblem } from "./Wire.js"
 
-/** Largest body of an answer, bytes. */
-const maxBodyBytes = 32 * 1024 * 1024
-/** Longest line, and longest event, of a streamed answer, characters. */
-const maxEventLength = 8 * 1024 * 1024
 /** As much of an error's body as is read, bytes. */
 const maxErrorBytes = 64 * 1024
 /** How long an error's body is waited for once its status is known, ms. */
@@ -108,9 +106,6 @@ export const makeHttpPlatform = (
           : `the connection broke off, or could not be made${suffix}`
     return failure(model, "network", message, status, code)
   }
-
-  const tooLarge = (model: string | undefined) =>
-    failure(model, "malformed", `the reply is larger than ${maxBodyBytes / 1024 / 1024} MiB`, 200)
 
   const refused = (
     model: string | undefined,
@@ -243,16 +238,14 @@ export const makeHttpPlatform = (
       Effect.flatMap((response) =>
         readText(response, maxBodyBytes).pipe(
           Effect.mapError(networkFailure(undefined)),
-          Effect.filterOrFail(
-            ({ isCut }) => !isCut,
-            () => tooLarge(undefined)
-          ),
           Effect.zip(Clock.currentTimeMillis),
-          Effect.flatMap(([{ text }, nowMs]) => {
+          Effect.flatMap(([{ isCut, text }, nowMs]) => {
             const value = parseJson(text, "the reply")
-            const decoded =
-              Either.isRight(value) && isErrorValue(value.right)
-                ? Either.left<WireProblem>({ _tag: "ProviderError", body: text })
+            const isError = Either.isRight(value) && isErrorValue(value.right)
+            const decoded = isCut
+              ? Either.left(tooLarge)
+              : isError
+                ? Either.left(providerError(text))
                 : decode(text, nowMs)
             return Either.match(decoded, {
               onLeft: (found) => Effect.flip(problem(undefined, response, found)),
@@ -271,12 +264,8 @@ export const makeHttpPlatform = (
       Effect.flatMap((response) =>
         readText(response, maxBodyBytes).pipe(
           Effect.mapError(networkFailure(model)),
-          Effect.filterOrFail(
-            ({ isCut }) => !isCut,
-            () => tooLarge(model)
-          ),
-          Effect.flatMap(({ text }) =>
-            Either.match(wire.decodeCompletion(text, model), {
+          Effect.flatMap(({ isCut, text }) =>
+            Either.match(isCut ? Either.left(tooLarge) : wire.decodeCompletion(text, model), {
               onLeft: (found) => Effect.flip(problem(model, response, found)),
               onRight: (completion) => Effect.succeed(completion)
             })
@@ -298,184 +287,106 @@ export const makeHttpPlatform = (
         : Effect.fail(failure(model, "malformed", `the reply is no event stream but ${type}`, response.status))
     })
 
-  /** What is still to be read of a reply's body, a chunk of deltas per pull. `startedAt`: when the attempt began. */
-  const makeReader = (
-    model: string,
-    response: HttpClientResponse.HttpClientResponse,
-    watchdog: Watchdog,
-    startedAt: number
-  ): Effect.Effect<Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>>, never, Scope.Scope> =>
-    Effect.map(Stream.toPull(response.stream), (pull) => {
-      const decoder = wire.makeStreamDecoder(model)
-      const sse = makeSseParser(maxEventLength)
-      const toNetworkFailure = networkFailure(model)
-      let received = 0
-      let hasProgress = false
-      // Only the time spent waiting counts as silence: a slow reader is not the platform's fault.
-      let silentMs = 0
-      let ended = false
-      let wholeAt: number | undefined
-      let broken: AttemptFailure | undefined
-
-      /** The deltas before the first problem, which ends the stream once they are handed out. */
-      const handOut = (
-        found: ReadonlyArray<Delta>,
-        trouble: WireProblem | undefined
-      ): Effect.Effect<Chunk.Chunk<Delta>> => {
-        const deltas = Chunk.unsafeFromArray(found)
-        return trouble === undefined
-          ? Effect.succeed(deltas)
-          : Effect.map(problem(model, response, trouble), (failed) => {
-              broken = failed
-              return deltas
-            })
-      }
-
-      const decodeInto = (found: Array<Delta>, events: ReadonlyArray<string>): WireProblem | undefined => {
-        for (const data of events) {
-          const decoded = decoder.event(data)
-          if (Either.isLeft(decoded)) return decoded.left
-          found.push(...decoded.right.deltas)
-          if (decoded.right.progress) {
-            hasProgress = true
-            silentMs = 0
+  /** Until when the next piece is waited for, and what it means when it does not come. Monotonic, ms. */
+  const patience = (waits: {
+    readonly startedAt: number
+    readonly now: number
+    readonly silentMs: number | undefined
+  }) => {
+    const attempt = {
+      at: waits.startedAt + attemptMs,
+      message: `the attempt took longer than ${attemptMs} ms`,
+      reason: "timeout" as const
+    }
+    const token =
+      waits.silentMs === undefined
+        ? {
+            at: waits.startedAt + firstTokenMs,
+            message: `the answer did not begin within ${firstTokenMs} ms`,
+            reason: "timeout" as const
           }
-        }
-        return undefined
-      }
-
-      const decode = (chunks: Chunk.Chunk<Uint8Array>): Effect.Effect<Chunk.Chunk<Delta>> => {
-        const found: Array<Delta> = []
-        let trouble: WireProblem | undefined
-        let tooLong = false
-        for (const bytes of chunks) {
-          received += bytes.length
-          const result = sse.push(bytes)
-          trouble ??= decodeInto(found, result.events)
-          tooLong ||= result.tooLong || received > maxBodyBytes
-        }
-        if (tooLong && trouble === undefined) broken = tooLarge(model)
-        return handOut(found, trouble)
-      }
-
-      const endOfBody = Effect.suspend(() => {
-        ended = true
-        const found: Array<Delta> = []
-        const trouble = decodeInto(found, sse.end().events)
-        if (trouble !== undefined) return handOut(found, trouble)
-        const last = decoder.end()
-        if (Either.isRight(last)) {
-          found.push(...last.right)
-          return handOut(found, undefined)
-        }
-        const stray = parseJson(sse.stray(), "the body")
-        const isError = Either.isRight(stray) && isErrorValue(stray.right)
-        return handOut(found, isError ? providerError(sse.stray()) : last.left)
-      })
-
-      /** Until when the next piece is waited for, and what it means when it does not come. */
-      const patience = (now: number) => {
-        const attempt = {
-          at: startedAt + attemptMs,
-          late: () => failure(model, "timeout", `the attempt took longer than ${attemptMs} ms`, response.status)
-        }
-        const token = hasProgress
-          ? {
-              at: now + betweenTokensMs - silentMs,
-              late: () =>
-                failure(model, "stalled", `nothing came for ${betweenTokensMs} ms in mid-answer`, response.status)
-            }
-          : {
-              at: startedAt + firstTokenMs,
-              late: () =>
-                failure(model, "timeout", `the answer did not begin within ${firstTokenMs} ms`, response.status)
-            }
-        return token.at < attempt.at ? token : attempt
-      }
-
-      const next: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<AttemptFailure>> = Effect.gen(function* () {
-        const before = yield* monotonicMs
-        const { at, late } = patience(before)
-        const bytes = yield* watchdog.within(Effect.mapError(pull, Option.map(toNetworkFailure)), at, () =>
-          Option.some(late())
-        )
-        silentMs += (yield* monotonicMs) - before
-        return bytes
-      })
-
-      /** The answer is here: neither silence nor a broken connection can take it back. */
-      const drain: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<AttemptFailure>> = Effect.gen(function* () {
-        wholeAt ??= yield* monotonicMs
-        const rest = Effect.mapError(pull, () => Option.none<AttemptFailure>())
-        return yield* watchdog.within(rest, wholeAt + drainMs, () => Option.none())
-      })
-
-      return Effect.suspend(() => {
-        if (broken !== undefined) return Effect.fail(Option.some(broken))
-        if (ended) return Effect.fail(Option.none())
-        return Effect.matchEffect(decoder.state() === "open" ? next : drain, {
-          onSuccess: decode,
-          onFailure: (error) => (Option.isSome(error) ? Effect.fail(error) : endOfBody)
-        })
-      })
-    })
+        : {
+            at: waits.now + betweenTokensMs - waits.silentMs,
+            message: `nothing came for ${betweenTokensMs} ms in mid-answer`,
+            reason: "stalled" as const
+          }
+    return token.at < attempt.at ? token : attempt
+  }
 
   /**
-   * The answer as one effect that is run for each chunk: the layers of a stream made of streams would cost more than
-   * all else that is done for an answer.
+   * Reads the answer of one response to its end. All of it is one effect in one fiber: the layers of a stream made of
+   * streams would cost more than all else that is done for an answer.
    */
-  const makePull = (
+  const read = (
     model: string,
-    call: Call
-  ): Effect.Effect<Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>>, never, Scope.Scope> =>
-    Effect.map(
-      Effect.all([
-        Effect.scope,
-        Effect.makeSpanScoped("Platforms.stream", { attributes: attributes("chat", model), captureStackTrace: false }),
-        makeWatchdog,
-        monotonicMs
-      ]),
-      ([scope, span, watchdog, startedAt]) => {
-        let read: Effect.Effect<Chunk.Chunk<Delta>, Option.Option<AttemptFailure>> | undefined
-
-        const begin = Effect.gen(function* () {
-          const request = yield* post(wire.streamPath(model), model, call, true)
-          const untilMs = Math.min(firstTokenMs, attemptMs)
-          const response = yield* watchdog.within(send(model, request), startedAt + untilMs, () =>
-            failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`)
-          )
-          const { headers } = response
-          const type = Option.getOrElse(Headers.get(headers, "content-type"), () => "")
-          if (/json|html/i.test(type)) return yield* notAStream(model, response, type)
-          read = yield* makeReader(model, response, watchdog, startedAt)
-          const limits = readLimits(headers, yield* Clock.currentTimeMillis)
-          return Chunk.of<Delta>({ _tag: "Start", limits })
-        }).pipe(Effect.mapError(Option.some), Scope.extend(scope))
-
-        const annotate = (deltas: Chunk.Chunk<Delta>): void => {
-          for (const delta of deltas) {
-            if (delta._tag !== "Finish") continue
-            for (const [key, value] of Object.entries(finishAttributes(delta))) span.attribute(key, value)
-          }
-        }
-
-        return Effect.suspend(() => (read === undefined ? begin : Effect.tap(read, (deltas) => annotate(deltas))))
+    response: HttpClientResponse.HttpClientResponse,
+    startedAt: number,
+    watch: Watch<void, AttemptFailure>,
+    take: TakeDeltas
+  ): Effect.Effect<void, AttemptFailure, Scope.Scope> =>
+    Effect.gen(function* () {
+      const reply = makeReply(wire.makeStreamDecoder(model))
+      const pull = yield* Stream.toPull(response.stream)
+      const toFailure = networkFailure(model)
+      // The answer is here: not even a broken connection can take it back.
+      const next = Effect.catchAll(pull, (end) =>
+        Option.isSome(end) && !reply.isWhole() ? Effect.fail(toFailure(end.value)) : Effect.succeed(undefined)
+      )
+      const handOut = ({ deltas, problem: found }: Brought): Effect.Effect<void, AttemptFailure> => {
+        const given = deltas.length === 0 ? Effect.void : take(Chunk.unsafeFromArray(deltas))
+        return found === undefined
+          ? given
+          : Effect.zipRight(given, Effect.flatMap(problem(model, response, found), Effect.fail))
       }
+      /** Only the time spent waiting counts as silence: a slow reader is not the platform's fault. */
+      let silentMs: number | undefined
+      let wholeAt: number | undefined
+
+      for (;;) {
+        const now = yield* monotonicMs
+        if (reply.isWhole()) {
+          wholeAt ??= now
+          yield* watch.until(wholeAt + drainMs, () => handOut(reply.end()))
+        } else {
+          const { at, message, reason } = patience({ startedAt, now, silentMs })
+          yield* watch.until(at, () => Effect.fail(failure(model, reason, message, response.status)))
+        }
+        const bytes = yield* next
+        watch.rest()
+        if (bytes === undefined) return yield* handOut(reply.end())
+        const brought = reply.push(bytes)
+        if (brought.progress) silentMs = 0
+        else if (silentMs !== undefined) silentMs += (yield* monotonicMs) - now
+        yield* handOut(brought)
+      }
+    })
+
+  const streamTo = (model: string, call: Call, take: TakeDeltas): Effect.Effect<void, AttemptFailure> =>
+    watched<void, AttemptFailure, never>((watch) =>
+      Effect.gen(function* () {
+        const startedAt = yield* monotonicMs
+        const request = yield* post(wire.streamPath(model), model, call, true)
+        const untilMs = Math.min(firstTokenMs, attemptMs)
+        yield* watch.until(startedAt + untilMs, () =>
+          Effect.fail(failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`))
+        )
+        const response = yield* send(model, request)
+        watch.rest()
+        const { headers } = response
+        const type = Option.getOrElse(Headers.get(headers, "content-type"), () => "")
+        if (/json|html/i.test(type)) return yield* notAStream(model, response, type)
+        const limits = readLimits(headers, yield* Clock.currentTimeMillis)
+        yield* take(Chunk.of<Delta>({ _tag: "Start", limits }))
+        yield* read(model, response, startedAt, watch, take)
+      }).pipe(Effect.scoped)
     )
 
-  const stream = (model: string, call: Call): Stream.Stream<Delta, AttemptFailure> =>
-    Stream.unwrap(
-      Effect.map(Scope.make(), (scope) => {
-        const made = Effect.map(Scope.extend(makePull(model, call), scope), (pull) => {
-          step = pull
-          return pull
-        })
-        let step = Effect.flatten(made)
-        return Stream.repeatEffectChunkOption(Effect.suspend(() => step)).pipe(
-          Stream.ensuringWith((exit) => Scope.close(scope, exit))
-        )
-      })
-    )
+  /** Says in its span what the answer was. */
+  const tracedStreamTo = (model: string, call: Call, take: TakeDeltas): Effect.Effect<void, AttemptFailure> =>
+    streamTo(model, call, (deltas) => {
+      const last = Chunk.unsafeLast(deltas)
+      return last._tag === "Finish" ? Effect.zipRight(annotateSpan(finishAttributes(last)), take(deltas)) : take(deltas)
+    }).pipe(traced("Platforms.stream", { attributes: attributes("chat", model) }))
 
   const listModels = get(`${settings.baseUrl}${wire.modelsPath}`, wire.decodeModels).pipe(
     Effect.withSpan("Platforms.listModels", { attributes: { "gen_ai.provider.name": platform } })
@@ -489,5 +400,14 @@ export const makeHttpPlatform = (
           Effect.withSpan("Platforms.check", { attributes: { "gen_ai.provider.name": platform } })
         )
 
-  return { id: platform, settings, complete, stream, listModels, check }
+  return {
+    id: platform,
+    settings,
+    complete,
+    stream: (model, call) =>
+      streamOf<Delta, void, AttemptFailure>((give) => tracedStreamTo(model, call, give), Chunk.empty, 1),
+    streamTo: tracedStreamTo,
+    listModels,
+    check
+  }
 }

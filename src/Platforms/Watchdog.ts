@@ -1,13 +1,12 @@
-import { Deferred, Effect, Fiber, FiberId, type Scope } from "effect"
+import { Deferred, Effect, Fiber, FiberId } from "effect"
 import { monotonicMs } from "../Domain/Time.js"
 
-/** Bounds one wait after another by one timer. */
-export interface Watchdog {
-  /**
-   * `effect`; or, if it is not done by the instant `at` (monotonic, ms), the failure that `late` gives, once `effect` is
-   * interrupted. One at a time.
-   */
-  readonly within: <A, E, R>(effect: Effect.Effect<A, E, R>, at: number, late: () => E) => Effect.Effect<A, E, R>
+/** By when what some work waits for has to come. */
+export interface Watch<A, E> {
+  /** From now on the work has to go on by the instant `at` (monotonic, ms); else it is interrupted, and `late` is done instead. */
+  readonly until: (at: number, late: () => Effect.Effect<A, E>) => Effect.Effect<void>
+  /** It waits for nothing that has to come. */
+  readonly rest: () => void
 }
 
 interface Timer {
@@ -16,60 +15,62 @@ interface Timer {
 }
 
 /**
- * A race with a sleep for each piece of an answer costs more than the piece: here the timer of one wait goes on as the
- * next one's, and another is started only where that one has to end sooner.
+ * Work that waits for one thing after another, each for its own time. A race with a sleep for each piece of an answer costs
+ * more than the piece: here one timer goes on from wait to wait, and another is started only where one has to end sooner.
  */
-export const makeWatchdog: Effect.Effect<Watchdog, never, Scope.Scope> = Effect.gen(function* () {
-  let timer: Timer | undefined
-  let awaited: { readonly at: number; readonly late: () => void } | undefined
+export const watched = <A, E, R>(work: (watch: Watch<A, E>) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.suspend(() => {
+      const outcome = Deferred.unsafeMake<A, E>(FiberId.none)
+      let awaited: { readonly at: number; readonly late: () => Effect.Effect<A, E> } | undefined
+      let timer: Timer | undefined
+      let worker: Fiber.RuntimeFiber<A, E> | undefined
 
-  const run = (self: Timer): Effect.Effect<void> =>
-    Effect.gen(function* () {
-      while (awaited !== undefined && timer === self) {
-        const leftMs = awaited.at - (yield* monotonicMs)
-        if (leftMs <= 0) {
-          awaited.late()
+      const stopWork = Effect.suspend(() =>
+        worker === undefined || worker.unsafePoll() !== null ? Effect.void : Fiber.interrupt(worker)
+      )
+
+      const run = (self: Timer): Effect.Effect<void> =>
+        Effect.gen(function* () {
+          while (awaited !== undefined && timer === self) {
+            const { at, late } = awaited
+            const leftMs = at - (yield* monotonicMs)
+            if (leftMs <= 0) {
+              awaited = undefined
+              Deferred.unsafeDone(outcome, Effect.zipRight(stopWork, Effect.suspend(late)))
+            } else {
+              self.wakesAt = at
+              yield* Effect.sleep(leftMs)
+            }
+          }
+          if (timer === self) timer = undefined
+        })
+
+      const watch: Watch<A, E> = {
+        until: (at, late) =>
+          Effect.suspend(() => {
+            awaited = { at, late }
+            if (timer !== undefined && timer.wakesAt <= at) return Effect.void
+            timer?.fiber?.unsafeInterruptAsFork(FiberId.none)
+            const started: Timer = { wakesAt: at, fiber: undefined }
+            timer = started
+            return Effect.map(Effect.forkDaemon(Effect.interruptible(run(started))), (fiber) => {
+              started.fiber = fiber
+            })
+          }),
+        rest: () => {
           awaited = undefined
-        } else {
-          self.wakesAt = awaited.at
-          yield* Effect.sleep(leftMs)
         }
       }
-      if (timer === self) timer = undefined
-    })
 
-  const wakeBy = (at: number): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      if (timer !== undefined && timer.wakesAt <= at) return Effect.void
-      timer?.fiber?.unsafeInterruptAsFork(FiberId.none)
-      const started: Timer = { wakesAt: at, fiber: undefined }
-      timer = started
-      return Effect.map(Effect.forkDaemon(Effect.interruptible(run(started))), (fiber) => {
-        started.fiber = fiber
+      return Effect.flatMap(Effect.forkDaemon(restore(work(watch))), (fiber) => {
+        worker = fiber
+        fiber.addObserver((exit) => Deferred.unsafeDone(outcome, exit))
+        return Effect.onExit(restore(Deferred.await(outcome)), () => {
+          awaited = undefined
+          timer?.fiber?.unsafeInterruptAsFork(FiberId.none)
+          return stopWork
+        })
       })
     })
-
-  yield* Effect.addFinalizer(() => (timer?.fiber === undefined ? Effect.void : Fiber.interrupt(timer.fiber)))
-
-  return {
-    within: <A, E, R>(effect: Effect.Effect<A, E, R>, at: number, late: () => E) =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(Effect.forkDaemon(restore(effect)), (fiber) => {
-          const outcome = Deferred.unsafeMake<A, E>(FiberId.none)
-          fiber.addObserver((exit) => Deferred.unsafeDone(outcome, exit))
-          awaited = {
-            at,
-            late: () =>
-              Deferred.unsafeDone(
-                outcome,
-                Effect.suspend(() => Effect.fail(late()))
-              )
-          }
-          return Effect.onExit(Effect.zipRight(wakeBy(at), restore(Deferred.await(outcome))), () => {
-            awaited = undefined
-            return fiber.unsafePoll() === null ? Fiber.interrupt(fiber) : Effect.void
-          })
-        })
-      )
-  }
-})
+  )

@@ -1,43 +1,66 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Option, Ref, TestClock } from "effect"
-import { makeWatchdog } from "../../src/Platforms/Watchdog.js"
+import { watched } from "../../src/Platforms/Watchdog.js"
 
-describe("the watchdog", () => {
-  it.scoped("lets through what is done in time, failures and defects too", () =>
+describe("watched work", () => {
+  it.effect("is let through where it is done in time, failures and defects too", () =>
     Effect.gen(function* () {
-      const watchdog = yield* makeWatchdog
-      assert.strictEqual(yield* watchdog.within(Effect.succeed(1), 10, () => "late"), 1)
-      assert.strictEqual(yield* Effect.flip(watchdog.within(Effect.fail("no"), 10, () => "late")), "no")
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(watchdog.within(Effect.die("broken"), 10, () => "late"))))
+      const done = <A, E>(end: Effect.Effect<A, E>) =>
+        watched<A, E | string, never>((watch) =>
+          Effect.zipRight(
+            watch.until(10, () => Effect.fail("late")),
+            end
+          )
+        )
+      assert.strictEqual(yield* done(Effect.succeed(1)), 1)
+      assert.strictEqual(yield* Effect.flip(done(Effect.fail("no"))), "no")
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(done(Effect.die("broken")))))
     })
   )
 
-  it.scoped("ends each wait at its own instant: later, sooner and after a pause", () =>
-    Effect.gen(function* () {
-      const watchdog = yield* makeWatchdog
-      let at = 0
-      for (const ms of [100, 5_000, 20, 1_000]) {
-        const cut = yield* Ref.make(false)
-        const never = Effect.onInterrupt(Effect.never, () => Ref.set(cut, true))
-        const fiber = yield* Effect.fork(Effect.flip(watchdog.within(never, at + ms, () => `after ${ms}`)))
-        yield* TestClock.adjust(ms - 1)
-        assert.isTrue(Option.isNone(yield* Fiber.poll(fiber)))
-        yield* TestClock.adjust(1)
-        assert.strictEqual(yield* Fiber.join(fiber), `after ${ms}`)
-        assert.isTrue(yield* Ref.get(cut))
-        yield* watchdog.within(Effect.void, at + ms + 10_000, () => "late")
-        yield* TestClock.adjust(20_000)
-        at += ms + 20_000
-      }
-    })
+  it.effect(
+    "may wait for one thing after another, each until its own instant: later, sooner, and at rest for ever",
+    () =>
+      Effect.gen(function* () {
+        const waits = [100, 5_000, 20, 1_000]
+        for (const [stuck] of waits.entries()) {
+          const cut = yield* Ref.make(false)
+          const start = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+          const fiber = yield* Effect.fork(
+            watched<string, string, never>((watch) =>
+              Effect.gen(function* () {
+                for (const [index, ms] of waits.entries()) {
+                  const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+                  yield* watch.until(now + ms, () => Effect.map(Ref.get(cut), (cut) => `late at ${index}, cut: ${cut}`))
+                  if (index === stuck) yield* Effect.onInterrupt(Effect.never, () => Ref.set(cut, true))
+                  yield* Effect.sleep(ms - 1)
+                  watch.rest()
+                  yield* Effect.sleep(20_000)
+                }
+                return "done"
+              })
+            )
+          )
+          const before = waits.slice(0, stuck).reduce((sum, ms) => sum + ms - 1 + 20_000, 0)
+          yield* TestClock.setTime(start + before + (waits[stuck] ?? 0) - 1)
+          assert.isTrue(Option.isNone(yield* Fiber.poll(fiber)))
+          yield* TestClock.adjust(1)
+          assert.strictEqual(yield* Fiber.join(fiber), `late at ${stuck}, cut: true`)
+        }
+      })
   )
 
-  it.scoped("hands an interruption on", () =>
+  it.effect("is interrupted with whoever waits for it", () =>
     Effect.gen(function* () {
-      const watchdog = yield* makeWatchdog
       const cut = yield* Deferred.make<void>()
-      const never = Effect.onInterrupt(Effect.never, () => Deferred.succeed(cut, undefined))
-      const fiber = yield* Effect.fork(watchdog.within(never, 1_000, () => "late"))
+      const fiber = yield* Effect.fork(
+        watched<void, string, never>((watch) =>
+          Effect.zipRight(
+            watch.until(1_000, () => Effect.fail("late")),
+            Effect.onInterrupt(Effect.never, () => Deferred.succeed(cut, undefined))
+          )
+        )
+      )
       yield* TestClock.adjust(1)
       yield* Fiber.interrupt(fiber)
       assert.isTrue(yield* Deferred.isDone(cut))
