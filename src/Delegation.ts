@@ -57,6 +57,7 @@ import type { Priority, TaskPreview, TaskType, TenantId } from "./Domain/Task.js
 import { epochMs, monotonicMs } from "./Domain/Time.js"
 import { costUsd, type Price, type Usage } from "./Domain/Usage.js"
 import { PlatformDetector } from "./PlatformDetector.js"
+import { watched } from "./Platforms/Watchdog.js"
 import { type PlatformClient, Platforms } from "./Platforms.js"
 import { type Lease, type LeaseRequest, type Outlook, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
@@ -350,8 +351,11 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
             const startedAt = yield* monotonicMs
             const firstTokenAt = MutableRef.make(Option.none<number>())
             const soFar = { text: "", heldUpMs: 0 }
-            const answer = gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar, relay).pipe(
-              Effect.timeoutOption(Math.max(0, deadlineAt - startedAt))
+            const answer = watched<Option.Option<Completion>, AttemptFailure, never>((watch) =>
+              Effect.zipRight(
+                watch.until(deadlineAt, () => Effect.succeedNone),
+                Effect.asSome(gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar, relay))
+              )
             )
             const exit = yield* benchmark
               .running(

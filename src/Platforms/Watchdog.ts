@@ -1,4 +1,5 @@
-import { Deferred, Effect, Fiber, FiberId } from "effect"
+import { Effect, Fiber, FiberId } from "effect"
+import { makeOneShot } from "../Domain/OneShot.js"
 import { monotonicMs } from "../Domain/Time.js"
 
 /** By when what some work waits for has to come. */
@@ -21,7 +22,7 @@ interface Timer {
 export const watched = <A, E, R>(work: (watch: Watch<A, E>) => Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.uninterruptibleMask((restore) =>
     Effect.suspend(() => {
-      const outcome = Deferred.unsafeMake<A, E>(FiberId.none)
+      const outcome = makeOneShot<A, E>()
       let awaited: { readonly at: number; readonly late: () => Effect.Effect<A, E> } | undefined
       let timer: Timer | undefined
       let worker: Fiber.RuntimeFiber<A, E> | undefined
@@ -37,7 +38,7 @@ export const watched = <A, E, R>(work: (watch: Watch<A, E>) => Effect.Effect<A, 
             const leftMs = at - (yield* monotonicMs)
             if (leftMs <= 0) {
               awaited = undefined
-              Deferred.unsafeDone(outcome, Effect.zipRight(stopWork, Effect.suspend(late)))
+              outcome.done(Effect.zipRight(stopWork, Effect.suspend(late)))
             } else {
               self.wakesAt = at
               yield* Effect.sleep(leftMs)
@@ -65,8 +66,8 @@ export const watched = <A, E, R>(work: (watch: Watch<A, E>) => Effect.Effect<A, 
 
       return Effect.flatMap(Effect.forkDaemon(restore(work(watch))), (fiber) => {
         worker = fiber
-        fiber.addObserver((exit) => Deferred.unsafeDone(outcome, exit))
-        return Effect.onExit(restore(Deferred.await(outcome)), () => {
+        fiber.addObserver(outcome.done)
+        return Effect.onExit(restore(outcome.wait), () => {
           awaited = undefined
           timer?.fiber?.unsafeInterruptAsFork(FiberId.none)
           return stopWork

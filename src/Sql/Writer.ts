@@ -1,20 +1,8 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
-import {
-  Cause,
-  Chunk,
-  Context,
-  Deferred,
-  Effect,
-  Fiber,
-  identity,
-  Layer,
-  Option,
-  Queue,
-  type Scope,
-  Tracer
-} from "effect"
+import { Cause, Chunk, Context, Effect, Fiber, identity, Layer, Option, Queue, type Scope, Tracer } from "effect"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
+import { makeOneShot } from "../Domain/OneShot.js"
 import { isTraced } from "../Telemetry/traced.js"
 import { inTurn } from "./inTurn.js"
 import { codeOf, DatabaseUnavailable, Ownership, rootOf } from "./Ownership.js"
@@ -154,28 +142,27 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
       Effect.withFiberRuntime<A, ServiceUnavailable>((fiber) => {
         if (!state.open) return new ServiceUnavailable({ message: "The service is shutting down" })
         const span = isTraced(fiber) ? Context.getOption(fiber.currentContext, Tracer.ParentSpan) : Option.none()
-        const answer = Deferred.unsafeMake<A, ServiceUnavailable>(fiber.id())
+        const answer = makeOneShot<A, ServiceUnavailable>()
         let result = Option.none<A>()
         const run = Effect.map(operation, (value) => {
           result = Option.some(value)
         })
         const offered = Queue.offer(queue, {
           run: Option.isSome(span) ? Effect.withParentSpan(run, span.value) : run,
-          committed: () => Deferred.unsafeDone(answer, Effect.orDie(result)),
+          committed: () => answer.done(Effect.orDie(result)),
           failed: (cause) => {
             const error = Cause.squash(cause)
             if (error instanceof DatabaseUnavailable) {
-              return Deferred.fail(answer, new ServiceUnavailable({ message: error.message }))
+              return Effect.sync(() => answer.done(new ServiceUnavailable({ message: error.message })))
             }
             return error instanceof SqlError
-              ? Effect.zipRight(
-                  Effect.logError("The task database refused a write", cause),
-                  Deferred.fail(answer, refusal(error))
+              ? Effect.map(Effect.logError("The task database refused a write", cause), () =>
+                  answer.done(refusal(error))
                 )
-              : Deferred.die(answer, error)
+              : Effect.sync(() => answer.done(Effect.die(error)))
           }
         })
-        return Effect.zipRight(offered, Deferred.await(answer))
+        return Effect.zipRight(offered, answer.wait)
       })
 
     return {
