@@ -37,6 +37,7 @@ import type { PlatformDetector } from "./PlatformDetector.js"
 import * as ResourcesHttp from "./ResourceManager/Http.js"
 import type { ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
+import { isTraced } from "./Telemetry/traced.js"
 
 /** Without API keys anybody who reaches the address could use the team, so no address but loopback is opened. */
 export class UnprotectedAddress extends Schema.TaggedError<UnprotectedAddress>()("UnprotectedAddress", {
@@ -216,9 +217,11 @@ const serve = Effect.gen(function* () {
     NodeHttpServer.make(() => node, { host: address, port }),
     cannotListen(host, port)
   )
+  // A span for each request, with its URL parsed and its headers redacted, is made in vain where nobody sees spans.
+  const isSeen = yield* Effect.withFiberRuntime<boolean>((fiber) => Effect.succeed(isTraced(fiber)))
   yield* server
     .serve(app)
-    .pipe(HttpMiddleware.withTracerDisabledWhenEffect((request) => request.url.startsWith("/health/")))
+    .pipe(HttpMiddleware.withTracerDisabledWhenEffect((request) => !isSeen || request.url.startsWith("/health/")))
 
   // Finalizers run last first: requests end here, while the handlers and all below them are still there.
   yield* Effect.addFinalizer(() =>
