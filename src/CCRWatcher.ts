@@ -13,11 +13,10 @@ import {
   Option,
   Schedule,
   Schema,
-  type Scope,
   Stream
 } from "effect"
 import { makeGuard } from "./CCRWatcher/Guard.js"
-import { leaseMs, makeHandoffs, randomUuid } from "./CCRWatcher/Handoffs.js"
+import { leaseMs, makeHandoffs } from "./CCRWatcher/Handoffs.js"
 import { highest, type LevelChange, look, pauseMs, reaches, unseen, type WindowState } from "./CCRWatcher/Levels.js"
 import { Processes } from "./CCRWatcher/Processes.js"
 import { ClaudeCodeRouter } from "./CCRWatcher/Router.js"
@@ -29,16 +28,20 @@ import {
   type AccountView,
   type HandoffCause,
   HandoffId,
+  type HandoffMode,
   type HandoffPolicy,
   type HandoffState,
   type HandoffView,
+  isHandoffOver,
   LimitWindow,
   type SessionEventBody,
   SessionId,
   type SessionLimitReading,
   type SessionStatus,
-  type SessionView
+  type SessionView,
+  shortestWindowMs
 } from "./Domain/Session.js"
+import { randomUuid } from "./Domain/Uuid.js"
 import { Events } from "./Events.js"
 import { claudeFolder } from "./Feed/Paths.js"
 import { reportOfRateLimitEvent } from "./Feed/Report.js"
@@ -50,6 +53,7 @@ import { type SessionContinued, SessionHandoffRefused, SessionHandoffs } from ".
 import { type SessionRecord, SessionStore, SessionsUnavailable } from "./SessionStore.js"
 import { Settings, sessionsDatabaseOf } from "./Settings.js"
 import { SqlWriter } from "./Sql/Writer.js"
+import { supervised } from "./Telemetry/supervised.js"
 
 /** No session of that id was heard of. */
 export class NoSuchSession extends Schema.TaggedError<NoSuchSession>()("NoSuchSession", { message: Schema.String }) {}
@@ -69,8 +73,6 @@ export interface Wish {
 
 /** A session that did nothing for longer is no longer at work, ms: levels do not hand it off. */
 const recentMs = 60 * 60_000
-/** A refusal without a known reset is over after this, ms: the length of the shortest window. */
-const unknownResetMs = 5 * 3_600_000
 /** Sessions looked at, and hand-offs carried on, at once. */
 const maxSessions = 500
 const maxAtOnce = 4
@@ -86,8 +88,6 @@ const awayMs = 10 * 60_000
 const claudePlatform = PlatformId.make("claude")
 const manual = LimitWindow.make("manual")
 const unknownWindow = LimitWindow.make("unknown")
-
-const isFinal = (state: HandoffState): boolean => state === "succeeded" || state === "failed" || state === "cancelled"
 
 /** Claude Code sessions: how near their accounts' limits are, and their hand-off to other platforms. */
 export class CCRWatcher extends Context.Tag("dream-team/CCRWatcher")<
@@ -173,7 +173,7 @@ const make = Effect.gen(function* () {
   const platformAccount = settings.platforms.some(({ id }) => id === claudePlatform)
     ? claudeFolder(settings.claude.configDir)
     : undefined
-  const { guarded } = yield* makeGuard
+  const guarded = yield* makeGuard
   const owner = yield* randomUuid
 
   const announce = (session: SessionId, body: SessionEventBody): Effect.Effect<void> =>
@@ -280,6 +280,9 @@ const make = Effect.gen(function* () {
   const policyOf = ({ handoff, launchedBy }: SessionRecord): HandoffPolicy =>
     launchedBy === "dream-team" ? "auto" : (handoff ?? defaultPolicy)
 
+  const modeOf = (session: SessionRecord, { launcher }: Wish): HandoffMode =>
+    launcher !== true && policyOf(session) === "auto" ? "headless" : "launcher"
+
   const begin = Effect.fnUntraced(function* (
     session: SessionRecord,
     window: { readonly name: LimitWindow; readonly resetsAt: number | undefined },
@@ -295,7 +298,7 @@ const make = Effect.gen(function* () {
         window: window.name,
         windowResetsAt: window.resetsAt,
         cause,
-        mode: wish.launcher !== true && policyOf(session) === "auto" ? "headless" : "launcher",
+        mode: modeOf(session, wish),
         to: wish.to
       })
     )
@@ -308,7 +311,7 @@ const make = Effect.gen(function* () {
   /** The refusal a session stands before, where it has not reset since. */
   const refusedBy = ({ limit, status }: SessionRecord, now: number) => {
     if (status !== "limited" || limit === undefined) return undefined
-    const until = limit.resetsAt ?? limit.hitAt + unknownResetMs
+    const until = limit.resetsAt ?? limit.hitAt + shortestWindowMs
     return until > now ? { name: limit.window, resetsAt: limit.resetsAt } : undefined
   }
 
@@ -341,7 +344,7 @@ const make = Effect.gen(function* () {
 
   const settleWaiting = (record: HandoffRecord): Effect.Effect<void> => {
     const replies = waiting.get(record.id)
-    if (replies === undefined || !isFinal(record.state)) return Effect.void
+    if (replies === undefined || !isHandoffOver(record.state)) return Effect.void
     waiting.delete(record.id)
     const { answer, answeredBy, newSessionId, sessionId, state, why } = record
     return Effect.forEach(
@@ -368,6 +371,16 @@ const make = Effect.gen(function* () {
       { onlyIfMissing: true }
     )
 
+  /** Ends a hand-off that nobody is at work on. */
+  const cancel = Effect.fnUntraced(function* (id: HandoffId, why: string) {
+    const taken = yield* guarded(handoffs.take(id, owner, leaseMs))
+    if (taken === undefined) return
+    const change = { state: "cancelled", why, pid: null, nextAt: null } as const
+    if (yield* guarded(handoffs.write(id, taken.epoch, change))) {
+      yield* announce(taken.sessionId, { type: "handoff.changed", handoff: id, state: "cancelled", why })
+    }
+  })
+
   const carryOnAll = Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     for (const record of yield* guarded(handoffs.due(maxSessions))) {
@@ -375,11 +388,7 @@ const make = Effect.gen(function* () {
       if (isAwaited(record) || record.state === "running") {
         yield* carryOn(record.id)
       } else if (isAbandoned(record, now)) {
-        const taken = yield* guarded(handoffs.take(record.id, owner, leaseMs))
-        if (taken !== undefined) {
-          const why = "the task that needed it is no longer there"
-          yield* guarded(handoffs.write(taken.id, taken.epoch, { state: "cancelled", why }))
-        }
+        yield* cancel(record.id, "the task that needed it is no longer there")
       }
     }
     for (const id of waiting.keys()) {
@@ -406,13 +415,9 @@ const make = Effect.gen(function* () {
       waiting.delete(id)
       const record = yield* guarded(handoffs.get(id))
       // What a person asked for is theirs.
-      if (record === undefined || isFinal(record.state) || record.cause === "person") return
+      if (record === undefined || isHandoffOver(record.state) || record.cause === "person") return
       yield* FiberMap.remove(running, id)
-      const taken = yield* guarded(handoffs.take(id, owner, leaseMs))
-      if (taken === undefined) return
-      const why = "the task that needed it was cancelled"
-      yield* guarded(handoffs.write(taken.id, taken.epoch, { state: "cancelled", why, pid: null, nextAt: null }))
-      yield* announce(taken.sessionId, { type: "handoff.changed", handoff: id, state: "cancelled", why })
+      yield* cancel(id, "the task that needed it was cancelled")
     }).pipe(
       Effect.catchTag("SessionsUnavailable", ({ message }) =>
         Effect.logWarning(`A hand-off that nobody waits for could not be cancelled: ${message}`)
@@ -446,7 +451,7 @@ const make = Effect.gen(function* () {
       }
       const opened = yield* begin(session, { name: window ?? unknownWindow, resetsAt }, "task", {})
       const [latest] = opened === undefined ? yield* guarded(handoffs.list({ session: sessionId, limit: 1 })) : [opened]
-      if (latest === undefined || isFinal(latest.state)) {
+      if (latest === undefined || isHandoffOver(latest.state)) {
         return yield* new SessionHandoffRefused({ message: "it was handed off for this limit before" })
       }
       waiting.set(latest.id, [...(waiting.get(latest.id) ?? []), reply])
@@ -523,7 +528,7 @@ const make = Effect.gen(function* () {
     away.clear()
     for (const { account, resetsAt, sessionId, since } of absent) {
       away.add(account)
-      const until = resetsAt ?? since + unknownResetMs
+      const until = resetsAt ?? since + shortestWindowMs
       if (account === platformAccount) {
         yield* resources.setExhausted(claudePlatform, {
           window: "claude-account",
@@ -590,21 +595,16 @@ const make = Effect.gen(function* () {
     )
   )
 
-  /** For ever: one that breaks is started anew after a pause. */
-  const supervised = (name: string, effect: Effect.Effect<unknown>): Effect.Effect<unknown, never, Scope.Scope> =>
-    effect.pipe(
-      Effect.tapErrorCause((cause) => Effect.logError(`${name} broke and is started anew`, cause)),
-      Effect.sandbox,
-      Effect.retry(Schedule.spaced(Duration.millis(pollMs))),
-      Effect.ignore,
-      Effect.forkScoped
-    )
   const schedule = Schedule.identity<number>().pipe(
     Schedule.addDelay((ms) => Duration.millis(ms)),
     Schedule.jittered
   )
-  yield* supervised("The watcher of Claude Code sessions", Effect.repeat(lookOnce, schedule))
-  yield* supervised("What serves the hand-offs of tasks", Effect.forever(serve()))
+  yield* supervised(
+    "The watcher of Claude Code sessions broke and is started anew",
+    Effect.repeat(lookOnce, schedule),
+    pollMs
+  )
+  yield* supervised("What serves the hand-offs of tasks broke and is started anew", Effect.forever(serve()), pollMs)
 
   // What is asked
 
@@ -644,12 +644,11 @@ const make = Effect.gen(function* () {
       }
       const now = yield* Clock.currentTimeMillis
       const [last] = yield* guarded(handoffs.list({ session: id, limit: 1 }))
-      if (last !== undefined && !isFinal(last.state)) {
+      if (last !== undefined && !isHandoffOver(last.state)) {
         if (last.state === "running") {
           return yield* new HandoffRefused({ message: `Its hand-off ${last.id} is running already` })
         }
-        const mode = wish.launcher !== true && policyOf(session) === "auto" ? "headless" : "launcher"
-        yield* guarded(handoffs.wake(last.id, { mode, to: wish.to }))
+        yield* guarded(handoffs.wake(last.id, { mode: modeOf(session, wish), to: wish.to }))
         yield* carryOn(last.id)
         return handoffView((yield* guarded(handoffs.get(last.id))) ?? last)
       }

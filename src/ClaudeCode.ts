@@ -13,9 +13,9 @@ import {
   ClaudeTimedOut,
   failureOf
 } from "./ClaudeCode/Failure.js"
-import { boundedLines } from "./ClaudeCode/Lines.js"
 import { addTrouble, type Line, noTrouble, type Result, readLine, usageOf } from "./ClaudeCode/Output.js"
 import { endingMs, startProcess, tailOf } from "./ClaudeCode/Process.js"
+import { boundedLines } from "./Domain/Lines.js"
 import type { SessionId } from "./Domain/Session.js"
 import type { Usage } from "./Domain/Usage.js"
 import { readVariables } from "./Settings/Environment.js"
@@ -175,6 +175,12 @@ const start = (
 ): Effect.Effect<Process, ClaudeNotInstalled, CommandExecutor | Scope.Scope> =>
   Effect.mapError(startProcess(command), (error) => notInstalled(options.command ?? "claude", error))
 
+/** What a program prints, without empty lines and those of more than `maxBytes`. */
+const printedLines =
+  (maxBytes: number) =>
+  <E, R>(bytes: Stream.Stream<Uint8Array, E, R>): Stream.Stream<string, E, R> =>
+    boundedLines(maxBytes)(bytes).pipe(Stream.mapConcat((line) => (line?.length ? [line.toString("utf8")] : [])))
+
 /** The first text that Claude Code prints, where it is asked about itself. */
 const told = (
   options: ClaudeCodeOptions,
@@ -186,7 +192,7 @@ const told = (
     const asking = commandOf(options, ...args).pipe(Command.env(environment), Command.stdin(Stream.empty))
     const process = yield* start(options, asking)
     yield* tailOf(process.stderr, 0)
-    const text = yield* Stream.runFold(boundedLines(10_000)(process.stdout), "", (text, line) =>
+    const text = yield* Stream.runFold(printedLines(10_000)(process.stdout), "", (text, line) =>
       text.length > 10_000 ? text : `${text}${line}\n`
     )
     yield* Effect.ignore(process.exitCode)
@@ -365,7 +371,7 @@ const runOf = (
     // Its hooks run after the result, and are not cut.
     const ended = Effect.ignore(Effect.timeout(process.exitCode, endingMs))
     const events = process.stdout.pipe(
-      boundedLines(maxLineBytes),
+      printedLines(maxLineBytes),
       Stream.catchAll((error) =>
         Stream.fail(new ClaudeFailed({ message: `Its output cannot be read: ${error.message}` }))
       ),

@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, Option, Schedule, Stream } from "effect"
+import { Context, Effect, Layer, Option, Stream } from "effect"
 import { Budgets } from "./Budgets.js"
 import { makeAlternatives } from "./Coordinator/Alternatives.js"
 import { makeCrew } from "./Coordinator/Crew.js"
@@ -7,6 +7,7 @@ import { makeTaskIds } from "./Coordinator/Ids.js"
 import { dependencyProblems, type Jobs, makeJobs } from "./Coordinator/Jobs.js"
 import { idempotencyOf } from "./Coordinator/RequestHash.js"
 import { roomOf } from "./Coordinator/Room.js"
+import { wakeOn } from "./Coordinator/wakeOn.js"
 import { Delegation } from "./Delegation.js"
 import {
   type Conflict,
@@ -130,22 +131,19 @@ const make = Effect.gen(function* () {
   })
 
   /** A platform that is back ends the wait of the tasks it can serve. */
-  const wakeFor = (platform: PlatformId) =>
-    Effect.gen(function* () {
-      const able = (yield* store.classes).filter(({ candidates }) => candidates.includes(platform))
-      yield* Effect.forEach(able, ({ id }) => crew.wake(id), { discard: true })
-    })
+  const wake = (platform: PlatformId) =>
+    Effect.uninterruptible(
+      Effect.gen(function* () {
+        const able = (yield* store.classes).filter(({ candidates }) => candidates.includes(platform))
+        yield* Effect.forEach(able, ({ id }) => crew.wake(id), { discard: true })
+      })
+    )
 
-  yield* detector.changes.pipe(
+  const back = detector.changes.pipe(
     Stream.filter(({ status }) => status === "available" || status === "degraded"),
-    Stream.runForEach(({ platform }) =>
-      Effect.uninterruptible(wakeFor(platform)).pipe(Effect.retry(Schedule.spaced("1 second")))
-    ),
-    Effect.tapErrorCause((cause) => Effect.logError("Waiting tasks could not be woken", cause)),
-    Effect.sandbox,
-    Effect.retry(Schedule.spaced("1 second")),
-    Effect.forkScoped
+    Stream.map(({ platform }) => platform)
   )
+  yield* wakeOn(back, wake, "Waiting tasks could not be woken")
 
   const checkDependencies = (tenant: TenantId, { dependsOn = [] }: TaskSubmission) =>
     dependsOn.length === 0
@@ -269,6 +267,6 @@ const make = Effect.gen(function* () {
     attempts: store.attempts,
     events: streamEvents,
     jobs: makeJobs({ store, validator, settings, crew, nextId, turn }),
-    wake: (platform) => Effect.uninterruptible(wakeFor(platform))
+    wake
   })
 })

@@ -11,7 +11,6 @@ import {
   type ParseResult,
   PubSub,
   Queue,
-  Schedule,
   Schema,
   type Scope,
   Stream
@@ -32,6 +31,7 @@ import * as Tail from "./Events/Tail.js"
 import { type Belonging, type EventFilter, matches, type TailEntry } from "./Events/Tail.js"
 import { inTurn } from "./Sql/inTurn.js"
 import { SqlWriter } from "./Sql/Writer.js"
+import { supervised } from "./Telemetry/supervised.js"
 
 export type { EventFilter } from "./Events/Tail.js"
 
@@ -273,14 +273,13 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       }
     })
 
-    yield* stored.await.pipe(
-      Effect.zipRight(Effect.sync(() => stored.unsafeClose())),
-      Effect.zipRight(followStore),
-      Effect.tapErrorCause((cause) => Effect.logError("The latest events could not be read", cause)),
-      Effect.sandbox,
-      Effect.retry(Schedule.spaced("1 second")),
-      Effect.forever,
-      Effect.forkScoped
+    yield* supervised(
+      "The latest events could not be read",
+      stored.await.pipe(
+        Effect.zipRight(Effect.sync(() => stored.unsafeClose())),
+        Effect.zipRight(followStore),
+        Effect.forever
+      )
     )
 
     const startFollowing = (filter: EventFilter, after: number) =>
@@ -383,6 +382,20 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
 
     const afterwards = writer.afterCommit(wakeReaders)
 
+    const rowOf = (
+      whose: Readonly<Record<string, string>>,
+      at: number,
+      body: JobEventBody | KeyEventBody | PlatformEventBody | SessionEventBody
+    ) => ({ ...whose, type: body.type, at: Math.round(at), body: JSON.stringify(body) })
+
+    const insertRows = (rows: ReadonlyArray<ReturnType<typeof rowOf>>): Effect.Effect<void, SqlError> =>
+      rows.length === 0
+        ? Effect.void
+        : Effect.zipRight(
+            afterwards,
+            inTurn(Arr.chunksOf(rows, pageSize), (some) => sql`INSERT INTO events ${sql.insert(some)}`)
+          )
+
     return {
       append: (taskId, at, bodies) =>
         bodies.length === 0
@@ -402,56 +415,13 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       appendJob: (jobId, tenant, at, bodies) =>
         bodies.length === 0
           ? Effect.void
-          : afterwards.pipe(
-              Effect.zipRight(
-                sql`INSERT INTO events ${sql.insert(
-                  bodies.map((body) => ({ tenant, job_id: jobId, type: body.type, at, body: JSON.stringify(body) }))
-                )}`
-              ),
-              Effect.zipRight(inWrite({ kind: "job", id: jobId, tenant, at, bodies }))
-            ),
-      appendKey: (tenant, at, bodies) =>
-        bodies.length === 0
-          ? Effect.void
           : Effect.zipRight(
-              afterwards,
-              sql`INSERT INTO events ${sql.insert(
-                bodies.map((body) => ({ tenant, type: body.type, at, body: JSON.stringify(body) }))
-              )}`
+              insertRows(bodies.map((body) => rowOf({ tenant, job_id: jobId }, at, body))),
+              inWrite({ kind: "job", id: jobId, tenant, at, bodies })
             ),
-      appendPlatform: (events) =>
-        events.length === 0
-          ? Effect.void
-          : Effect.zipRight(
-              afterwards,
-              Effect.forEach(
-                Arr.chunksOf(events, pageSize),
-                (some) =>
-                  sql`INSERT INTO events ${sql.insert(
-                    some.map(({ at, body, platform }) => ({
-                      platform,
-                      type: body.type,
-                      at: Math.round(at),
-                      body: JSON.stringify(body)
-                    }))
-                  )}`,
-                { discard: true }
-              )
-            ),
-      appendSession: (session_id, at, bodies) =>
-        bodies.length === 0
-          ? Effect.void
-          : Effect.zipRight(
-              afterwards,
-              sql`INSERT INTO events ${sql.insert(
-                bodies.map((body) => ({
-                  session_id,
-                  type: body.type,
-                  at: Math.round(at),
-                  body: JSON.stringify(body)
-                }))
-              )}`
-            ),
+      appendKey: (tenant, at, bodies) => insertRows(bodies.map((body) => rowOf({ tenant }, at, body))),
+      appendPlatform: (events) => insertRows(events.map(({ at, body, platform }) => rowOf({ platform }, at, body))),
+      appendSession: (session_id, at, bodies) => insertRows(bodies.map((body) => rowOf({ session_id }, at, body))),
       onStored: (step) =>
         Effect.acquireRelease(
           Effect.sync(() => steps.add(step)),

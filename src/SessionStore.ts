@@ -16,13 +16,18 @@ import { explainSessions, openSessions } from "./SessionStore/Database.js"
 import { drain } from "./SessionStore/Spool.js"
 import { sessionsDatabaseOf } from "./Settings/Sessions.js"
 import { Settings } from "./Settings.js"
+import { rootOf, textOf } from "./Sql/Ownership.js"
 
 export type { ReportedReading, ReportedUsage, SessionReport } from "./Feed/Report.js"
 
 /** The sessions database cannot be read or written now; `message` says why. */
 export class SessionsUnavailable extends Schema.TaggedError<SessionsUnavailable>()("SessionsUnavailable", {
   message: Schema.String
-}) {}
+}) {
+  /** Says why a statement failed. */
+  static readonly by = (error: SqlError): SessionsUnavailable =>
+    new SessionsUnavailable({ message: `The sessions database does not answer: ${textOf(rootOf(error))}` })
+}
 
 /** A client of the sessions database: statements and transactions wait a while where another process writes. */
 export class SessionsSql extends Context.Tag("dream-team/SessionsSql")<SessionsSql, SqlClient.SqlClient>() {

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto"
 import type { PlatformError } from "@effect/platform/Error"
 import * as FileSystem from "@effect/platform/FileSystem"
 import { Effect, Option, Random, Schema, Stream } from "effect"
+import { boundedLines } from "./Domain/Lines.js"
 import { type Conversation, makeConversationReader } from "./Transcript/Conversation.js"
 import { parseLine } from "./Transcript/Line.js"
 
@@ -28,45 +29,10 @@ export interface KeptTranscript {
 /** A line longer than this is passed over as broken, bytes. */
 const maxLineBytes = 32 * 1024 * 1024
 
-const newline = 10
-
 const unavailable =
   (path: string, what: string) =>
   (error: PlatformError): TranscriptUnavailable =>
     new TranscriptUnavailable({ path, message: `The transcript ${path} cannot be ${what}: ${error.message}` })
-
-/** The lines of a file, without those that are too long; `onLost` is told of each of these. */
-const linesOf = (
-  bytes: Stream.Stream<Uint8Array, PlatformError>,
-  onLine: (line: string) => void,
-  onLost: () => void
-): Effect.Effect<void, PlatformError> =>
-  Effect.suspend(() => {
-    let parts: Array<Uint8Array> = []
-    let size = 0
-    const take = (part: Uint8Array): void => {
-      size += part.length
-      if (size <= maxLineBytes) parts.push(part)
-      else parts = []
-    }
-    const end = (): void => {
-      if (size > maxLineBytes) onLost()
-      else if (size > 0) onLine(Buffer.concat(parts).toString("utf8"))
-      parts = []
-      size = 0
-    }
-    return Stream.runForEach(bytes, (chunk) =>
-      Effect.sync(() => {
-        let from = 0
-        for (let at = chunk.indexOf(newline); at >= 0; at = chunk.indexOf(newline, from)) {
-          take(chunk.subarray(from, at))
-          end()
-          from = at + 1
-        }
-        take(chunk.subarray(from))
-      })
-    ).pipe(Effect.zipRight(Effect.sync(end)))
-  })
 
 /** Reads the transcript that Claude Code writes of a session. Lines that cannot be read are counted, not failed on. */
 export const readTranscript: (
@@ -75,17 +41,21 @@ export const readTranscript: (
   function* (path) {
     const files = yield* FileSystem.FileSystem
     const reader = makeConversationReader()
-    yield* linesOf(
-      files.stream(path),
-      (json) => {
-        if (json.trim() === "") return
-        Option.match(parseLine(json), {
-          onNone: reader.addBroken,
-          onSome: ({ line, origin }) => reader.add(line, origin)
+    yield* files.stream(path).pipe(
+      boundedLines(maxLineBytes),
+      Stream.runForEach((line) =>
+        Effect.sync(() => {
+          if (line === undefined) return reader.addBroken()
+          const json = line.toString("utf8")
+          if (json.trim() === "") return
+          Option.match(parseLine(json), {
+            onNone: reader.addBroken,
+            onSome: ({ line, origin }) => reader.add(line, origin)
+          })
         })
-      },
-      reader.addBroken
-    ).pipe(Effect.mapError(unavailable(path, "read")))
+      ),
+      Effect.mapError(unavailable(path, "read"))
+    )
     return reader.conversation()
   }
 )

@@ -4,12 +4,13 @@ import { Cause, Clock, Duration, Effect, Layer, Option, Schedule, type Scope } f
 import type { ServiceUnavailable } from "./Domain/ApiError.js"
 import { isFinal, isFinalOfJob } from "./Domain/Event.js"
 import type { TenantId } from "./Domain/Task.js"
-import { epochMs, monotonicMs } from "./Domain/Time.js"
+import { makeClockLook } from "./Domain/Time.js"
 import { Events, type StoredEvents } from "./Events.js"
 import { hostOf } from "./Settings/CallbackUrl.js"
 import { Settings } from "./Settings.js"
 import { SqlWriter } from "./Sql/Writer.js"
 import { TaskStore } from "./TaskStore.js"
+import { supervised } from "./Telemetry/supervised.js"
 import { backoffMs, retryAfterMs } from "./Webhooks/Backoff.js"
 import { payloadOf } from "./Webhooks/Payload.js"
 import { type DeliveryRow, rowColumns, webhookIdOf } from "./Webhooks/Rows.js"
@@ -24,9 +25,6 @@ const maxUnderWayPerHost = 4
 
 /** A delivery that was made is written down, however long the database takes to answer, at distances of up to 10 s. */
 const untilStored = Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced("10 seconds")))
-
-/** A wall clock set back by more than this has moved away the instants at which deliveries are due, ms. */
-const setBackMs = 1_000
 
 /** A host that has something to be delivered. */
 interface Host {
@@ -261,20 +259,12 @@ const start: Effect.Effect<
       if (host.underWay.size === 0 && host.nextAt === Number.POSITIVE_INFINITY) hosts.delete(name)
     })
 
-  /** How far the wall clock is ahead of the one that nobody can set. */
-  const wallLead = Effect.zipWith(epochMs, monotonicMs, (wall, monotonic) => wall - monotonic)
-  let lead = yield* wallLead
-
   /** Deliveries wait for time to pass, not for a clock that was set back to come there again. */
-  const followClock = Effect.gen(function* () {
-    const leadNow = yield* wallLead
-    const backMs = Math.round(lead - leadNow)
-    if (backMs > setBackMs) {
-      yield* writer.write(sql`UPDATE deliveries SET next_at = next_at - ${backMs} WHERE state = 'pending'`)
+  const followClock = yield* makeClockLook((backMs) =>
+    Effect.map(writer.write(sql`UPDATE deliveries SET next_at = next_at - ${backMs} WHERE state = 'pending'`), () => {
       for (const host of hosts.values()) host.nextAt -= backMs
-    }
-    lead = leadNow
-  })
+    })
+  )
 
   const hasRoom = ({ underWay }: Host): boolean => underWay.size < maxUnderWayPerHost
 
@@ -307,12 +297,7 @@ const start: Effect.Effect<
   )
 
   yield* events.onStored(note)
-  yield* Effect.zipRight(unfinished, Effect.forever(look)).pipe(
-    Effect.tapErrorCause((cause) => Effect.logError("Webhooks cannot be delivered just now", cause)),
-    Effect.sandbox,
-    Effect.retry(Schedule.spaced("1 second")),
-    Effect.forkScoped
-  )
+  yield* supervised("Webhooks cannot be delivered just now", Effect.zipRight(unfinished, Effect.forever(look)))
 })
 
 /** Tells the ends of tasks and jobs over HTTP. */

@@ -4,7 +4,7 @@ import { Effect, Fiber, type Scope, Stream } from "effect"
 import type { CCRWatcher } from "../src/CCRWatcher.js"
 import { ClaudeApiFailed, type ClaudeEvent, ClaudeLimitReached, ClaudePromptTooLong } from "../src/ClaudeCode.js"
 import { localTenant } from "../src/Domain/Access.js"
-import { SessionId } from "../src/Domain/Session.js"
+import { HandoffId, SessionId } from "../src/Domain/Session.js"
 import { HandoffStore } from "../src/SessionStore/Handoffs.js"
 import { SessionHandoffs } from "../src/SessionStore/Requests.js"
 import { SessionStore } from "../src/SessionStore.js"
@@ -467,6 +467,31 @@ describe("a task's session", () => {
         expect(yield* latest).toMatchObject({ state: "cancelled", why: "the task that needed it was cancelled" })
         yield* pass(minutes(3))
         expect(world.runs).toHaveLength(1)
+        expect((yield* sessionEvents).at(-1)).toBe("handoff.changed cancelled")
+      })
+    )
+  )
+
+  it.effect("stops going on elsewhere when the service that served its task is gone, and says so", () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const store = yield* HandoffStore
+        yield* store.open({
+          id: HandoffId.make("0b6f2f5e-6f6c-4f60-9d38-0d8d7f1f5a02"),
+          account,
+          sessionId: session,
+          window: "five_hour",
+          windowResetsAt: noon + minutes(60),
+          cause: "task",
+          mode: "headless",
+          to: undefined
+        })
+        yield* watch
+        yield* pass(minutes(5))
+        expect(yield* latest).toMatchObject({
+          state: "cancelled",
+          why: "the task that needed it is no longer there"
+        })
         expect((yield* sessionEvents).at(-1)).toBe("handoff.changed cancelled")
       })
     )

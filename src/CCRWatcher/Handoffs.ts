@@ -1,11 +1,12 @@
 import { dirname } from "node:path"
 import type * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
-import { Cause, Clock, Effect, Option, Random, Ref, Schedule, Schema, Stream } from "effect"
+import { Cause, Clock, Effect, Option, Ref, Schedule, Schema, Stream } from "effect"
 import { type ClaudeCode, type ClaudeFailure, PermissionMode } from "../ClaudeCode.js"
 import { textTokens } from "../Domain/Call.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import { type HandoffId, type SessionEventBody, SessionId } from "../Domain/Session.js"
+import { randomUuid } from "../Domain/Uuid.js"
 import type { Conveyance, HandoffChange, HandoffRecord, HandoffStore } from "../SessionStore/Handoffs.js"
 import type { SessionRecord, SessionStore, SessionsUnavailable } from "../SessionStore.js"
 import { type Conversation, readTranscript, summarize } from "../Transcript.js"
@@ -72,17 +73,6 @@ class Lost extends Schema.TaggedError<Lost>()("HandoffLost", { message: Schema.S
 /** What to do next: look at it again at once, or when its time has come, or never. */
 type Next = "again" | "later"
 
-const hex = (digits: number) =>
-  Effect.map(Random.nextIntBetween(0, 16 ** digits), (value) => value.toString(16).padStart(digits, "0"))
-
-/** A random UUID, as Claude Code wants its sessions to be called. */
-export const randomUuid: Effect.Effect<string> = Effect.gen(function* () {
-  const first = yield* hex(8)
-  const rest = yield* Effect.all([hex(4), hex(3), hex(3), hex(6), hex(6)])
-  const variant = (8 + (yield* Random.nextIntBetween(0, 4))).toString(16)
-  return `${first}-${rest[0]}-4${rest[1]}-${variant}${rest[2]}-${rest[3]}${rest[4]}`
-})
-
 const carryOn = (refused: boolean): string =>
   refused
     ? "The usage limit was reached before my last request was answered. You carry on from here: answer it, and go on with the work where it stopped."
@@ -135,9 +125,15 @@ const permissionsOf = ({ allowedTools, launchedBy, permissionMode }: SessionReco
 })
 
 /** Where its transcript is: as a feed told it, or as Claude Code names it by the folder the session works in. */
-export const transcriptOf = ({ account, cwd, id, transcriptPath }: SessionRecord): string | undefined =>
+const transcriptOf = ({ account, cwd, id, transcriptPath }: SessionRecord): string | undefined =>
   transcriptPath ??
   (cwd === undefined ? undefined : `${account}/projects/${cwd.replace(/[^A-Za-z0-9]/g, "-")}/${id}.jsonl`)
+
+/** Where the transcript of another session is that works in the same folder. */
+const transcriptBeside = (session: SessionRecord, other: SessionId): string | undefined => {
+  const own = transcriptOf(session)
+  return own === undefined ? undefined : `${dirname(own)}/${other}.jsonl`
+}
 
 /** Carries hand-offs on, each step one write that only its owner can make. */
 export const makeHandoffs = (means: Means) => {
@@ -289,8 +285,7 @@ export const makeHandoffs = (means: Means) => {
 
   /** The conversation of the session in which it goes on, as far as there is one. */
   const continued = Effect.fnUntraced(function* (session: SessionRecord, id: SessionId) {
-    const own = transcriptOf(session)
-    const path = own === undefined ? undefined : `${dirname(own)}/${id}.jsonl`
+    const path = transcriptBeside(session, id)
     const files = yield* FileSystem.FileSystem
     if (path === undefined || !(yield* Effect.orElseSucceed(files.exists(path), () => false))) return Option.none()
     return yield* Effect.option(readTranscript(path))
@@ -363,7 +358,6 @@ export const makeHandoffs = (means: Means) => {
     const contextWindow = yield* windowOf(current.chain)
     const prompt = promptOf(kept, whole ? "whole" : "summary", contextWindow)
     const answer = yield* Ref.make(Option.none<string>())
-    const own = transcriptOf(session)
     /** The session it goes on in is one that the service launched, with what its own session may do. */
     const tell = (status: "active" | "ended", pid: number | undefined) =>
       Effect.flatMap(Clock.currentTimeMillis, (at) =>
@@ -374,7 +368,7 @@ export const makeHandoffs = (means: Means) => {
           at,
           status,
           cwd,
-          transcriptPath: own === undefined ? undefined : `${dirname(own)}/${newSessionId}.jsonl`,
+          transcriptPath: transcriptBeside(session, newSessionId),
           pid,
           permissionMode: session.permissionMode,
           allowedTools: session.allowedTools,

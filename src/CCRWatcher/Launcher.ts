@@ -2,6 +2,7 @@ import * as FileSystem from "@effect/platform/FileSystem"
 import { Effect } from "effect"
 import { type ClaudeEndpoint, routed } from "../ClaudeCode.js"
 import type { HandoffId, SessionId } from "../Domain/Session.js"
+import { putFile } from "./putFile.js"
 
 /** What a person starts to continue a session. */
 export interface Launch {
@@ -67,16 +68,10 @@ export const writeLauncher = Effect.fn("CCRWatcher.writeLauncher")(function* (la
     // Over those of the user's settings, where another router may be set.
     env: routed(launch.endpoint, launch.model, launch.contextWindow)
   }
-  const put = (name: string, text: string, mode: number) =>
-    files
-      .writeFileString(`${folder}/.${name}.partial`, text, { mode })
-      .pipe(
-        Effect.zipRight(files.chmod(`${folder}/.${name}.partial`, mode)),
-        Effect.zipRight(files.rename(`${folder}/.${name}.partial`, `${folder}/${name}`))
-      )
   yield* files.makeDirectory(folder, { recursive: true, mode: 0o700 })
-  yield* put("settings.json", `${JSON.stringify(settings, undefined, 2)}\n`, 0o600)
-  if (launch.prompt !== undefined) yield* put("prompt.md", launch.prompt, 0o600)
-  yield* put("continue.sh", script(launch, folder), 0o700)
-  return `${folder}/continue.sh`
+  yield* putFile(`${folder}/settings.json`, `${JSON.stringify(settings, undefined, 2)}\n`)
+  if (launch.prompt !== undefined) yield* putFile(`${folder}/prompt.md`, launch.prompt)
+  const launcher = `${folder}/continue.sh`
+  yield* putFile(launcher, script(launch, folder), 0o700)
+  return launcher
 })

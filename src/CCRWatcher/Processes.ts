@@ -1,10 +1,10 @@
 import * as Command from "@effect/platform/Command"
 import * as CommandExecutor from "@effect/platform/CommandExecutor"
 import * as FileSystem from "@effect/platform/FileSystem"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Predicate } from "effect"
 
-const isNotPermitted = (error: unknown): boolean =>
-  typeof error === "object" && error !== null && "code" in error && error.code === "EPERM"
+/** What the system answers for a process of another user: so there is one. */
+const isNotPermitted = (error: unknown): boolean => Predicate.hasProperty(error, "code") && error.code === "EPERM"
 
 /** Whether there is a process of that id, whoever it belongs to. */
 const signalled = (pid: number): Effect.Effect<boolean> =>

@@ -14,6 +14,7 @@ import { TenantId } from "../Domain/Task.js"
 import { monotonicMs } from "../Domain/Time.js"
 import { readVariables } from "../Settings/Environment.js"
 import { Settings, type SettingsShape, sessionsDatabaseOf } from "../Settings.js"
+import { putFile } from "./putFile.js"
 
 /** Claude Code Router is not installed, or does not answer; `message` says which and what to do. */
 export class RouterUnavailable extends Schema.TaggedError<RouterUnavailable>()("RouterUnavailable", {
@@ -149,6 +150,7 @@ const freePort = (wanted: number): Effect.Effect<Option.Option<number>> =>
     })
   })
 
+/** Whether a process of this user has got it. One of another user is not what was started, but has its id by now. */
 const signal = (pid: number, name: NodeJS.Signals | 0): Effect.Effect<boolean> =>
   Effect.orElseSucceed(
     Effect.try(() => process.kill(pid, name)),
@@ -226,15 +228,6 @@ const make = Effect.gen(function* () {
     return Option.isSome(found) ? found.value : yield* unavailable("No port of 127.0.0.1 is free")
   })
 
-  const put = (path: string, text: string) =>
-    files
-      .writeFileString(`${path}.partial`, text, { mode: 0o600 })
-      .pipe(
-        Effect.zipRight(files.chmod(`${path}.partial`, 0o600)),
-        Effect.zipRight(files.rename(`${path}.partial`, path)),
-        Effect.mapError(unwritable)
-      )
-
   const prepare = Effect.gen(function* () {
     const previous = yield* before
     if (Option.isSome(previous)) yield* endLeftover(previous.value)
@@ -242,11 +235,14 @@ const make = Effect.gen(function* () {
     const token = Option.isSome(previous) ? previous.value.token : randomBytes(32).toString("hex")
     const started: Started = { port, token, owner: process.pid }
     const url = yield* own.url
-    for (const path of [home, folder, join(home, "tmp")]) {
-      yield* files.makeDirectory(path, { recursive: true, mode: 0o700 }).pipe(Effect.mapError(unwritable))
-    }
-    yield* put(join(folder, "config.json"), `${JSON.stringify(configuration(settings, url, started), undefined, 2)}\n`)
-    yield* put(stateFile, `${JSON.stringify(started)}\n`)
+    yield* Effect.gen(function* () {
+      for (const path of [home, folder, join(home, "tmp")]) {
+        yield* files.makeDirectory(path, { recursive: true, mode: 0o700 })
+      }
+      const text = JSON.stringify(configuration(settings, url, started), undefined, 2)
+      yield* putFile(join(folder, "config.json"), `${text}\n`)
+      yield* putFile(stateFile, `${JSON.stringify(started)}\n`)
+    }).pipe(Effect.mapError(unwritable))
     return started
   })
 

@@ -30,7 +30,7 @@ export const handoffView = (record: HandoffRecord): HandoffView => ({
   updatedAt: record.updatedAt
 })
 
-export const windowView = ({ level, reading, window }: WindowState): WindowView => ({
+const windowView = ({ level, reading, window }: WindowState): WindowView => ({
   window,
   level,
   usedPercent: reading?.usedPercent,

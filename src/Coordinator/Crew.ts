@@ -1,7 +1,7 @@
 import { Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope, Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { TaskId } from "../Domain/Task.js"
-import { epochMs, monotonicMs } from "../Domain/Time.js"
+import { epochMs, makeClockLook } from "../Domain/Time.js"
 import type { ClaimedTask } from "../TaskStore.js"
 import { type LiveState, type LiveTaskOptions, runTask } from "./LiveTask.js"
 
@@ -9,8 +9,6 @@ import { type LiveState, type LiveTaskOptions, runTask } from "./LiveTask.js"
 const maxLive = 10_000
 /** The wall clock is looked at this often, ms, for it can be set and its timers cannot. */
 const maxSleepMs = 60_000
-/** A wall clock set back by more than this has moved away the instants until which tasks wait, ms. */
-const setBackMs = 1_000
 
 export interface CrewOptions extends Omit<LiveTaskOptions, "stopping" | "wakes"> {
   /** Tasks kept live per class. */
@@ -56,9 +54,6 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     /** Classes that may have something to claim. */
     const open = new Set<number>()
     let dueAt = Number.POSITIVE_INFINITY
-    /** How far the wall clock is ahead of the one that nobody can set. */
-    const wallLead = Effect.zipWith(epochMs, monotonicMs, (wall, monotonic) => wall - monotonic)
-    let lead = yield* wallLead
     /** A step failed, so what is open and what is due has to be read from the store again. */
     let unsure = false
     const wakesOf = new Map<number, number>()
@@ -140,16 +135,17 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         })
       )
 
+    /** Tasks wait for time to pass, not for a clock that was set back to come there again. */
+    const followClock = yield* makeClockLook(() =>
+      Effect.flatMap(store.classes, (classes) => Effect.forEach(classes, ({ id }) => wakeStored(id), { discard: true }))
+    )
+
     const round = Effect.gen(function* () {
       if (unsure) {
         for (const { id } of yield* store.classes) open.add(id)
         unsure = false
       }
-      const leadNow = yield* wallLead
-      if (leadNow < lead - setBackMs) {
-        yield* Effect.forEach(yield* store.classes, ({ id }) => wakeStored(id), { discard: true })
-      }
-      lead = leadNow
+      yield* followClock
       if ((yield* epochMs) >= dueAt) {
         yield* store.expire
         for (const classId of yield* store.wakeDue) open.add(classId)

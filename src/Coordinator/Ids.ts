@@ -1,8 +1,7 @@
 import { Effect, Random } from "effect"
 import { TaskId } from "../Domain/Task.js"
 import { epochMs } from "../Domain/Time.js"
-
-const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, "0")
+import { hex } from "../Domain/Uuid.js"
 
 /** Ids that fit into one millisecond; the next one borrows from the millisecond after. */
 const perMs = 4096

@@ -20,7 +20,7 @@ const canonical = (value: unknown): string => {
 }
 
 /** Tells whether two submissions under one idempotency key ask for the same. */
-export const requestHash = (submission: TaskSubmission | JobSubmission): string =>
+const requestHash = (submission: TaskSubmission | JobSubmission): string =>
   createHash("sha256").update(canonical(submission)).digest("hex")
 
 /** A key as the store wants it, or why it cannot be used. */

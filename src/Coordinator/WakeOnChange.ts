@@ -1,6 +1,7 @@
-import { Effect, Layer, Schedule, Stream } from "effect"
+import { Effect, Layer } from "effect"
 import { Coordinator } from "../Coordinator.js"
 import { ResourceManager } from "../ResourceManager.js"
+import { wakeOn } from "./wakeOn.js"
 
 /**
  * Tasks wait in the database until the instant that a platform's former limits told. Whoever changes these by hand, over
@@ -10,12 +11,6 @@ export const layer: Layer.Layer<never, never, Coordinator | ResourceManager> = L
   Effect.gen(function* () {
     const coordinator = yield* Coordinator
     const { changes } = yield* ResourceManager
-    yield* changes.pipe(
-      Stream.runForEach((platform) => Effect.retry(coordinator.wake(platform), Schedule.spaced("1 second"))),
-      Effect.tapErrorCause((cause) => Effect.logError("Tasks that wait for changed limits could not be woken", cause)),
-      Effect.sandbox,
-      Effect.retry(Schedule.spaced("1 second")),
-      Effect.forkScoped
-    )
+    yield* wakeOn(changes, coordinator.wake, "Tasks that wait for changed limits could not be woken")
   })
 )

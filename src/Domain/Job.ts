@@ -39,9 +39,9 @@ export const JobState = Schema.Literal("running", "succeeded", "failed", "cancel
 export type JobState = typeof JobState.Type
 
 /** Tasks of one job. */
-export const maxTasksPerJob = 10_000
+const maxTasksPerJob = 10_000
 /** Tasks of one job that may be under way at a time. */
-export const maxParallelBound = 200
+const maxParallelBound = 200
 
 const Metadata = Schema.Record({ key: Schema.String, value: Schema.String })
 

@@ -23,6 +23,9 @@ export const LimitWindow = Schema.String.pipe(
 )
 export type LimitWindow = typeof LimitWindow.Type
 
+/** The length of the shortest window, ms: one whose reset is not known is taken for over after it. */
+export const shortestWindowMs = 5 * 3_600_000
+
 /** What a reading says of its window: further use is allowed, allowed with a warning, or was refused. */
 export const LimitStatus = Schema.Literal("allowed", "warning", "rejected").annotations({ identifier: "LimitStatus" })
 export type LimitStatus = typeof LimitStatus.Type
@@ -81,6 +84,10 @@ export const HandoffState = Schema.Literal(
   "cancelled"
 ).annotations({ identifier: "HandoffState" })
 export type HandoffState = typeof HandoffState.Type
+
+/** The states in which nothing becomes of a hand-off any more. */
+export const finalHandoffStates: ReadonlyArray<HandoffState> = ["succeeded", "failed", "cancelled"]
+export const isHandoffOver = (state: HandoffState): boolean => finalHandoffStates.includes(state)
 
 export const HandoffId = Schema.String.pipe(
   Schema.pattern(/^[0-9a-f-]{36}$/),

@@ -45,3 +45,26 @@ export const monotonicMs: Effect.Effect<number> = ofClock(monotonicMsOf)
 
 /** Now on the wall clock at hand, epoch ms. */
 export const epochMs: Effect.Effect<number> = ofClock((clock) => clock.unsafeCurrentTimeMillis())
+
+/** A wall clock set back by more than this has moved away the instants that somebody waits for, ms. */
+const setBackMs = 1_000
+
+/** How far the wall clock is ahead of the one that nobody can set, ms. */
+const wallLead = Effect.zipWith(epochMs, monotonicMs, (wall, monotonic) => wall - monotonic)
+
+/**
+ * A look at the wall clock that does what is to be done where it was set back by more than a second since the look
+ * before. `onSetBack` is given by how much, ms; where it fails, the next look does it again.
+ */
+export const makeClockLook = <E, R>(
+  onSetBack: (backMs: number) => Effect.Effect<unknown, E, R>
+): Effect.Effect<Effect.Effect<void, E, R>> =>
+  Effect.map(wallLead, (atFirst) => {
+    let lead = atFirst
+    return Effect.gen(function* () {
+      const leadNow = yield* wallLead
+      const backMs = Math.round(lead - leadNow)
+      if (backMs > setBackMs) yield* onSetBack(backMs)
+      lead = leadNow
+    })
+  })

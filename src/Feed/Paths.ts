@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync } from "node:fs"
+import { closeSync, existsSync, mkdirSync, openSync } from "node:fs"
 import { homedir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 
 /** Where what belongs to no other folder is kept. */
-export const dataFolder = (): string => join(homedir(), ".dream-team")
+const dataFolder = (): string => join(homedir(), ".dream-team")
 
 /** The sessions database where nothing names another. */
 export const defaultSessionsDatabase = (): string => join(dataFolder(), "sessions.db")
@@ -25,4 +25,10 @@ export const ensureFolder = (path: string): void => {
     // Another process may have made it meanwhile.
     if (!existsSync(path)) throw error
   }
+}
+
+/** Makes a file where it is missing, for its user only; SQLite gives what it puts beside it the same mode. */
+export const ensureFile = (path: string): void => {
+  ensureFolder(dirname(path))
+  closeSync(openSync(path, "a", 0o600))
 }

@@ -1,7 +1,7 @@
-import { closeSync, existsSync, openSync } from "node:fs"
-import { dirname, resolve } from "node:path"
+import { existsSync } from "node:fs"
+import { resolve } from "node:path"
 import Sqlite from "better-sqlite3"
-import { ensureFolder } from "./Paths.js"
+import { ensureFile } from "./Paths.js"
 import type { SessionReport } from "./Report.js"
 import { schemaVersion, upgradeFrom } from "./Schema.js"
 import { statementsOf } from "./Statements.js"
@@ -9,16 +9,10 @@ import { statementsOf } from "./Statements.js"
 /** How long a feed waits for another writer, ms. */
 const patienceMs = 50
 
-/** Only its user may read what sessions say; SQLite gives the files beside it the same mode. */
-const create = (file: string): void => {
-  ensureFolder(dirname(file))
-  closeSync(openSync(file, "a", 0o600))
-}
-
 /** Writes a report into the database, which is made where it is missing. Throws where that is not done at once. */
 export const store = (path: string, report: SessionReport): void => {
   const file = resolve(path)
-  if (!existsSync(file)) create(file)
+  if (!existsSync(file)) ensureFile(file)
   const database = new Sqlite(file, { timeout: patienceMs })
   try {
     database.pragma("synchronous = NORMAL")

@@ -1,11 +1,11 @@
-import { chmodSync, closeSync, openSync } from "node:fs"
-import { dirname, resolve } from "node:path"
+import { chmodSync } from "node:fs"
+import { resolve } from "node:path"
 import * as Reactivity from "@effect/experimental/Reactivity"
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
 import { Context, Data, Duration, Effect, Exit, Option, Schedule, type Scope } from "effect"
-import { ensureFolder } from "../Feed/Paths.js"
+import { ensureFile } from "../Feed/Paths.js"
 import { schemaVersion, upgradeFrom } from "../Feed/Schema.js"
 import { codeOf, explain, rootOf, textOf } from "../Sql/Ownership.js"
 import { makeSqlite } from "../Sql/Sqlite.js"
@@ -81,13 +81,6 @@ const shared = (client: SqlClient.SqlClient): SqlClient.SqlClient => {
   })
 }
 
-/** Only its user may read it; SQLite gives the files beside it the same mode. */
-const prepareFile = (file: string): void => {
-  ensureFolder(dirname(file))
-  closeSync(openSync(file, "a", 0o600))
-  chmodSync(file, 0o600)
-}
-
 /** What is wrong with a sessions database, for the person who runs the service. */
 export const explainSessions = (file: string, error: unknown): string => {
   if (isBusy(error)) return `The sessions database ${file} is locked by another program.`
@@ -101,7 +94,10 @@ export const openSessions = (path: string): Effect.Effect<SqlClient.SqlClient, s
   Effect.gen(function* () {
     const file = path === ":memory:" ? path : resolve(path)
     yield* Effect.try(() => {
-      if (file !== ":memory:") prepareFile(file)
+      if (file === ":memory:") return
+      ensureFile(file)
+      // It may have been there before, and others able to read it.
+      chmodSync(file, 0o600)
     }).pipe(Effect.mapError((error) => explainSessions(file, error.error)))
     const client = yield* makeSqlite(file).pipe(
       waiting,

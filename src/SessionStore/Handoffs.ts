@@ -3,16 +3,17 @@ import { Clock, Context, Effect, Layer, Schema } from "effect"
 import { PlatformId } from "../Domain/Platform.js"
 import {
   ConversationCounts,
+  finalHandoffStates,
   HandoffCause,
   HandoffContext,
   HandoffId,
   HandoffMode,
   HandoffState,
   LimitWindow,
-  SessionId
+  SessionId,
+  shortestWindowMs
 } from "../Domain/Session.js"
 import { SessionsSql, SessionsUnavailable } from "../SessionStore.js"
-import { rootOf, textOf } from "../Sql/Ownership.js"
 
 /** How its conversation reaches the platform: itself, or told in fewer tokens. */
 export type Conveyance = "whole" | "summary"
@@ -103,9 +104,6 @@ export interface AwayAccount {
 const continuationsMs = 7 * 24 * 3_600_000
 /** Resets that differ by less are of one window: sources round them differently, ms. */
 const sameResetMs = 120_000
-/** A window without a known reset is the same one for so long, ms: the length of the shortest. */
-const unknownWindowMs = 5 * 3_600_000
-const terminal = ["succeeded", "failed", "cancelled"] as const
 /** Deleted at once. */
 const pruned = 50
 /** Answers kept, characters. */
@@ -268,9 +266,9 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
     Effect.gen(function* () {
       const sql = yield* SessionsSql
 
-      const unavailable = (error: SqlError) =>
-        new SessionsUnavailable({ message: `The sessions database does not answer: ${textOf(rootOf(error))}` })
-      const asked = <A, R>(effect: Effect.Effect<A, SqlError, R>) => Effect.mapError(effect, unavailable)
+      const asked = <A, R>(effect: Effect.Effect<A, SqlError, R>) => Effect.mapError(effect, SessionsUnavailable.by)
+      const hasRows = (effect: Effect.Effect<ReadonlyArray<unknown>, SqlError>) =>
+        Effect.map(asked(effect), (rows) => rows.length > 0)
       /** A row of another version is passed over. */
       const decoded = (rows: ReadonlyArray<unknown>) =>
         Effect.map(
@@ -287,7 +285,7 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
           ),
           (records) => records.flat()
         )
-      const isOver = sql.in("state", [...terminal])
+      const isOver = sql.in("state", finalHandoffStates)
       const one = (rows: ReadonlyArray<unknown>) => Effect.map(decoded(rows), ([first]) => first)
 
       const open = Effect.fn("HandoffStore.open")(function* (handoff: NewHandoff) {
@@ -296,7 +294,7 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
         const resetsAt = windowResetsAt ?? 0
         const sameWindow =
           windowResetsAt === undefined
-            ? sql`created_at > ${now - unknownWindowMs}`
+            ? sql`created_at > ${now - shortestWindowMs}`
             : sql`ABS(window_resets_at - ${windowResetsAt}) < ${sameResetMs}`
         const rows = yield* asked(sql`
           INSERT INTO handoffs (id, account, session_id, window, window_resets_at, cause, state, mode, target,
@@ -321,10 +319,9 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
 
       const write = Effect.fn("HandoffStore.write")(function* (id: HandoffId, epoch: number, change: HandoffChange) {
         const now = yield* Clock.currentTimeMillis
-        const rows = yield* asked(sql`
+        return yield* hasRows(sql`
           UPDATE handoffs SET ${sql.update({ ...columnsOf(change), updated_at: now })}
           WHERE id = ${id} AND lease_epoch = ${epoch} AND NOT ${isOver} RETURNING id`)
-        return rows.length > 0
       })
 
       return {
@@ -333,11 +330,8 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
         write,
         renew: (id, epoch, leaseMs) =>
           Effect.flatMap(Clock.currentTimeMillis, (now) =>
-            Effect.map(
-              asked(
-                sql`UPDATE handoffs SET lease_until = ${now + leaseMs} WHERE id = ${id} AND lease_epoch = ${epoch} RETURNING id`
-              ),
-              (rows) => rows.length > 0
+            hasRows(
+              sql`UPDATE handoffs SET lease_until = ${now + leaseMs} WHERE id = ${id} AND lease_epoch = ${epoch} RETURNING id`
             )
           ),
         release: (id, epoch) =>
@@ -369,13 +363,10 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
           ).pipe(Effect.flatMap(decoded)),
         wake: (id, { mode, to }) =>
           Effect.flatMap(Clock.currentTimeMillis, (now) =>
-            Effect.map(
-              asked(sql`
-                UPDATE handoffs SET next_at = NULL, mode = ${mode}, target = COALESCE(${to ?? null}, target),
-                  state = CASE WHEN state = 'keeping' THEN 'keeping' ELSE 'choosing' END, updated_at = ${now}
-                WHERE id = ${id} AND lease_until <= ${now} AND state <> 'running' AND NOT ${isOver} RETURNING id`),
-              (rows) => rows.length > 0
-            )
+            hasRows(sql`
+              UPDATE handoffs SET next_at = NULL, mode = ${mode}, target = COALESCE(${to ?? null}, target),
+                state = CASE WHEN state = 'keeping' THEN 'keeping' ELSE 'choosing' END, updated_at = ${now}
+              WHERE id = ${id} AND lease_until <= ${now} AND state <> 'running' AND NOT ${isOver} RETURNING id`)
           ),
         latest: (sessions) =>
           sessions.length === 0
@@ -419,23 +410,17 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
         ),
         claimProbe: (account, forMs) =>
           Effect.flatMap(Clock.currentTimeMillis, (now) =>
-            Effect.map(
-              asked(sql`
-                UPDATE handoffs SET probe_until = ${now + forMs}
-                WHERE account = ${account} AND returned_at IS NULL AND NOT EXISTS (
-                  SELECT 1 FROM handoffs AS other
-                  WHERE other.account = ${account} AND other.returned_at IS NULL AND other.probe_until > ${now})
-                RETURNING id`),
-              (rows) => rows.length > 0
-            )
+            hasRows(sql`
+              UPDATE handoffs SET probe_until = ${now + forMs}
+              WHERE account = ${account} AND returned_at IS NULL AND NOT EXISTS (
+                SELECT 1 FROM handoffs AS other
+                WHERE other.account = ${account} AND other.returned_at IS NULL AND other.probe_until > ${now})
+              RETURNING id`)
           ),
         returned: (account) =>
           Effect.flatMap(Clock.currentTimeMillis, (now) =>
-            Effect.map(
-              asked(
-                sql`UPDATE handoffs SET returned_at = ${now} WHERE account = ${account} AND returned_at IS NULL RETURNING id`
-              ),
-              (rows) => rows.length > 0
+            hasRows(
+              sql`UPDATE handoffs SET returned_at = ${now} WHERE account = ${account} AND returned_at IS NULL RETURNING id`
             )
           ),
         prune: (before) =>
@@ -444,11 +429,7 @@ export class HandoffStore extends Context.Tag("dream-team/HandoffStore")<
               SELECT id FROM handoffs WHERE ${isOver} AND updated_at < ${before} LIMIT ${pruned}) RETURNING *`).pipe(
             Effect.flatMap(decoded)
           ),
-        keeps: (hash) =>
-          Effect.map(
-            asked(sql`SELECT id FROM handoffs WHERE transcript_hash = ${hash} LIMIT 1`),
-            (rows) => rows.length > 0
-          )
+        keeps: (hash) => hasRows(sql`SELECT id FROM handoffs WHERE transcript_hash = ${hash} LIMIT 1`)
       }
     })
   )

@@ -91,7 +91,7 @@ export const makeTailer = Effect.fn("Tailer.make")(function* ({ accounts }: Tail
   let searchedAt: number | undefined
 
   const available = <A>(effect: Effect.Effect<A, SqlError>): Effect.Effect<A, SessionsUnavailable> =>
-    Effect.mapError(effect, ({ message }) => new SessionsUnavailable({ message }))
+    Effect.mapError(effect, SessionsUnavailable.by)
 
   const ofSubagents = ({ account, path, sessionId }: Followed): Effect.Effect<ReadonlyArray<Followed>> => {
     const folder = join(dirname(path), sessionId, "subagents")
@@ -225,11 +225,7 @@ export const makeTailer = Effect.fn("Tailer.make")(function* ({ accounts }: Tail
                 inode = excluded.inode, position = excluded.position, updated_at = excluded.updated_at`
         )
       )
-      .pipe(
-        Effect.mapError((error) =>
-          error._tag === "SqlError" ? new SessionsUnavailable({ message: error.message }) : error
-        )
-      )
+      .pipe(Effect.catchTag("SqlError", (error) => SessionsUnavailable.by(error)))
     positions.set(path, reached)
     return position - start
   })

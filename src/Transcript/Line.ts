@@ -1,7 +1,7 @@
 import { Option, Schema } from "effect"
 
 /** Characters kept of one tool result or one text; what is longer is cut in the middle. */
-export const maxBlockChars = 200_000
+const maxBlockChars = 200_000
 
 /** What a message of a transcript is made of. */
 export type Block =

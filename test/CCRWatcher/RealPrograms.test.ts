@@ -1,4 +1,3 @@
-import { spawn } from "node:child_process"
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { expect, layer } from "@effect/vitest"
@@ -9,7 +8,7 @@ import { SessionStore, SessionsSql } from "../../src/SessionStore.js"
 import { Settings } from "../../src/Settings.js"
 import { type RunningSimulator, Simulator } from "../../src/Simulator.js"
 import { claudeCommand, claudeHome, haveCcr, haveClaude, transcriptsOf } from "../support/Claude.js"
-import { dreamTeam, feed, type Ran } from "../support/Command.js"
+import { dreamTeam, feed, type Ran, startProgram } from "../support/Command.js"
 import { eventually, freePort, type Service, startService } from "../support/Service.js"
 import { heardIn, heardOf, whole } from "./heard.js"
 
@@ -91,27 +90,10 @@ const make = Effect.gen(function* () {
 
   /** The user's own `claude -p`, which knows nothing of the service. */
   const claude = (folder: string, prompt: string, ...args: ReadonlyArray<string>): Effect.Effect<Ran> =>
-    Effect.promise(
-      () =>
-        new Promise((done, failed) => {
-          const child = spawn(claudeCommand, ["-p", "--output-format", "json", ...args], {
-            cwd: home.project,
-            env: own(folder),
-            stdio: ["pipe", "pipe", "pipe"]
-          })
-          let stdout = ""
-          let stderr = ""
-          child.stdout.on("data", (chunk: Buffer) => {
-            stdout += chunk.toString()
-          })
-          child.stderr.on("data", (chunk: Buffer) => {
-            stderr += chunk.toString()
-          })
-          child.on("error", failed)
-          child.on("close", (code) => done({ code, stdout, stderr }))
-          child.stdin.end(prompt)
-        })
-    )
+    Effect.promise(() => {
+      const words = ["-p", "--output-format", "json", ...args]
+      return startProgram(claudeCommand, words, { cwd: home.project, env: own(folder), stdin: prompt }).ended
+    })
 
   const transcript = ({ account: configDir }: Pick<Session, "account">, id: string): string =>
     transcriptsOf({ ...home, configDir })[id] ?? ""

@@ -20,8 +20,13 @@ export interface Running {
   readonly ended: Promise<Ran>
 }
 
-const start = (args: ReadonlyArray<string>, { cwd, env, stdin }: RunOptions): Running => {
-  const child = spawn(process.execPath, args, {
+/** Starts any program in a process of its own. */
+export const startProgram = (
+  command: string,
+  args: ReadonlyArray<string>,
+  { cwd, env, stdin }: RunOptions
+): Running => {
+  const child = spawn(command, args, {
     cwd,
     env: { PATH: process.env.PATH, HOME: process.env.HOME, ...env },
     stdio: ["pipe", "pipe", "pipe"]
@@ -43,6 +48,9 @@ const start = (args: ReadonlyArray<string>, { cwd, env, stdin }: RunOptions): Ru
   })
   return { process: child, ended }
 }
+
+const start = (args: ReadonlyArray<string>, options: RunOptions): Running =>
+  startProgram(process.execPath, args, options)
 
 /** Runs Node with these arguments in a process of its own, until it ends. */
 export const node = (args: ReadonlyArray<string>): Promise<Ran> => start(args, {}).ended
