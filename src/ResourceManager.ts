@@ -109,6 +109,11 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
     readonly transitions: Stream.Stream<BreakerTransition>
     /** Each platform that `patch` changed (its limits, drained or resumed, its quota there again), from the subscription on. */
     readonly changes: Stream.Stream<PlatformId>
+    /**
+     * Each platform that has room which nobody waits for, after calls that come back (`comesBack`) had given up waiting for
+     * it, from the subscription on. Told once, until the next one gives up.
+     */
+    readonly room: Stream.Stream<PlatformId>
   }
 >() {
   /**
@@ -129,6 +134,7 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       const transitions = yield* PubSub.sliding<BreakerTransition>(TRANSITIONS_KEPT)
       yield* Effect.addFinalizer(() => PubSub.shutdown(transitions))
       const changes = yield* Effect.acquireRelease(PubSub.sliding<PlatformId>(TRANSITIONS_KEPT), PubSub.shutdown)
+      const room = yield* Effect.acquireRelease(PubSub.sliding<PlatformId>(TRANSITIONS_KEPT), PubSub.shutdown)
 
       let unstored: Array<NewPlatformEvent> = []
       const keep = (events: ReadonlyArray<NewPlatformEvent>): void => {
@@ -147,6 +153,7 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         }),
         onTransition: (transition) => transitions.unsafeOffer(transition),
         onEvent: note,
+        onRoom: (platform) => room.unsafeOffer(platform),
         maxBytes: settings.maxHeldBytes
       })
 
@@ -419,7 +426,8 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         platform: (platform) => act((at) => dispatcher.platform(platform, at)),
         view: act((at) => dispatcher.view(at)),
         transitions: Stream.fromPubSub(transitions),
-        changes: Stream.fromPubSub(changes)
+        changes: Stream.fromPubSub(changes),
+        room: Stream.fromPubSub(room)
       }
     })
   )

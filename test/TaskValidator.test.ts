@@ -42,6 +42,7 @@ const forecasting = (forecast: ResourceManager["Type"]["forecast"]) =>
       platform: () => unused,
       view: unused,
       transitions: Stream.empty,
+      room: Stream.empty,
       changes: Stream.empty
     })
   )

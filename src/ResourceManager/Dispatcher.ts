@@ -98,6 +98,8 @@ const LOOKED_AT = 8
 /** How long lower calls are still paced after it was for windows that they waited, ms. */
 const PACED_MS = 5_000
 const ROUNDING = 1e-9
+/** Who gave up sooner is not told of room: it would come back, and give up, in circles. */
+const WAITED_LONG_MS = 1_000
 /** When to look again at what should be free by now and is not yet, ms. */
 const HAIR_MS = 1
 const NEVER = Number.POSITIVE_INFINITY
@@ -150,6 +152,8 @@ export interface DispatcherOptions {
   readonly onTransition: (transition: Breaker.BreakerTransition) => void
   /** What happened to a platform: every breaker transition too. */
   readonly onEvent: (platform: PlatformId, body: PlatformEventBody, now: Now) => void
+  /** A platform has room that nobody waits for, after callers who come back waited for it in vain. */
+  readonly onRoom: (platform: PlatformId) => void
   /** Bytes of waiting calls and of bodies being read, at most. */
   readonly maxBytes: number
   /** Waiting calls at most; default 10,000. */
@@ -179,7 +183,7 @@ const needsAsMuch = (ask: Ask, less: Ask): boolean =>
   ask.tokens.maxOutput >= less.tokens.maxOutput
 
 export const make = (options: DispatcherOptions): Dispatcher => {
-  const { maxBytes, maxWaiting = MAX_WAITING, onEvent, onTransition } = options
+  const { maxBytes, maxWaiting = MAX_WAITING, onEvent, onRoom, onTransition } = options
   const slots = new Map<PlatformId, Slot.Slot>(
     options.platforms.map((platform) => [platform.id, Slot.make({ ...platform, onEvent, onTransition })])
   )
@@ -190,6 +194,8 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   let dueAt = NEVER
   /** Platforms whose windows, and nothing else, held calls back in the latest pass. */
   const short = new Set<Slot.Slot>()
+  /** The last call for each platform that waited for it in vain and comes back, nobody knows when. */
+  const missed = new Map<Slot.Slot, { readonly ticket: Ticket; readonly option: Option }>()
   /** Bytes that are not a waiting call's. */
   let heldBytes = 0
 
@@ -617,15 +623,33 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     return isPaceOver
   }
 
+  const giveUp = (ticket: Ticket, now: Now): void => {
+    const error = unavailable(ticket, now)
+    const isTold = ticket.request.comesBack === true && ticket.deadline - ticket.since >= WAITED_LONG_MS
+    if (isTold && error.earliestAt === undefined) {
+      for (const option of ticket.options) missed.set(option.slot, { ticket, option })
+    }
+    refuse(ticket, error)
+  }
+
+  const tellRoom = (now: Now): void => {
+    for (const [slot, { option, ticket }] of missed) {
+      if (!isFreeFor(ticket, option, now)) continue
+      missed.delete(slot)
+      onRoom(slot.id)
+    }
+  }
+
   const advance = (now: Now): void => {
     for (let isFirst = true; ; isFirst = false) {
       while (pass(now)) {}
       // who is paced no longer may go at once
       if (tellBacklog(now) && isFirst) continue
       const late = line.expired(now.ms)
-      if (late.length === 0) return
-      for (const ticket of late) refuse(ticket, unavailable(ticket, now))
+      if (late.length === 0) break
+      for (const ticket of late) giveUp(ticket, now)
     }
+    if (missed.size > 0) tellRoom(now)
   }
 
   /** Whether it is the first to end the lease. */

@@ -66,6 +66,7 @@ const dispatcherOf = (
     })),
     onTransition: () => {},
     onEvent: () => {},
+    onRoom: () => {},
     maxBytes: 1_000_000
   })
 

@@ -165,6 +165,7 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
         admission: { waiting: 0, maxWaiting: 10_000, bytes: 0, maxBytes: 1_000_000 }
       }),
       transitions: Stream.fromPubSub(transitions),
+      room: Stream.empty,
       changes: Stream.fromPubSub(changes)
     })
     return { told, layer }

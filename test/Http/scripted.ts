@@ -404,6 +404,7 @@ export const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effe
       platform: () => Effect.dieMessage("not scripted"),
       view,
       transitions: Stream.empty,
+      room: Stream.empty,
       changes: Stream.empty
     })
   })

@@ -37,6 +37,8 @@ interface Options {
   readonly maxBytes?: number
   readonly maxWaiting?: number
   readonly events?: Array<Happened>
+  /** Platforms that were told to have room. */
+  readonly room?: Array<PlatformId>
 }
 
 const dispatcherWith = (options: Options, ...limits: ReadonlyArray<Partial<PlatformLimits>>) =>
@@ -48,6 +50,7 @@ const dispatcherWith = (options: Options, ...limits: ReadonlyArray<Partial<Platf
     })),
     onTransition: () => {},
     onEvent: (platform, body, { ms }) => options.events?.push({ platform, at: ms, body }),
+    onRoom: (platform) => options.room?.push(platform),
     maxBytes: options.maxBytes ?? 1_000_000,
     maxWaiting: options.maxWaiting
   })
@@ -679,6 +682,43 @@ describe("what happens to a platform is told", () => {
       [0, "quota.exhausted", attempt],
       [3_600_000, "quota.reset", undefined]
     ])
+  })
+})
+
+describe("room after a wait in vain", () => {
+  const busy = (comesBack: boolean, maxWaitMs: number) => {
+    const room: Array<PlatformId> = []
+    const dispatcher = dispatcherWith({ room }, { maxConcurrent: 1 })
+    const running = heldBy(dispatcher.enter(requestOf({}), at(0)))
+    const waiting = dispatcher.enter(requestOf({ comesBack, maxWaitMs }), at(0))
+    pass(dispatcher, maxWaitMs)
+    expect(refusalOf(waiting).earliestAt).toBeUndefined()
+    return { dispatcher, room, running }
+  }
+
+  it("is told to those who come back, once, as soon as it is there", () => {
+    const { dispatcher, room, running } = busy(true, 30_000)
+    expect(room).toEqual([])
+    dispatcher.settle(running, succeeded, at(31_000), 0)
+    expect(room).toEqual([alpha])
+    dispatcher.settle(heldBy(dispatcher.enter(requestOf({}), at(32_000))), succeeded, at(33_000), 0)
+    expect(room).toEqual([alpha])
+  })
+
+  it("is not told while somebody else takes it", () => {
+    const { dispatcher, room, running } = busy(true, 30_000)
+    const next = dispatcher.enter(requestOf({}), at(30_500))
+    dispatcher.settle(running, succeeded, at(31_000), 0)
+    expect(room).toEqual([])
+    dispatcher.settle(heldBy(next), succeeded, at(32_000), 0)
+    expect(room).toEqual([alpha])
+  })
+
+  it("is not told to those who do not come back, nor to those who gave up at once and would do so again", () => {
+    for (const { dispatcher, room, running } of [busy(false, 30_000), busy(true, 500)]) {
+      dispatcher.settle(running, succeeded, at(31_000), 0)
+      expect(room).toEqual([])
+    }
   })
 })
 

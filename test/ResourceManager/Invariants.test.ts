@@ -61,6 +61,7 @@ const makeWorld = ({ inputRatio, limits }: WorldOptions) => {
       })),
       onTransition: () => {},
       onEvent: () => {},
+      onRoom: () => {},
       maxBytes: 1_000_000
     })
     return { budgets, dispatcher }
