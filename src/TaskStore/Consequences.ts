@@ -447,13 +447,15 @@ export const makeConsequences = (
 
     const reopenJob = (id: JobId, at: number, failed: number, cancelled: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
+        const [before] = yield* sql<Pick<JobRow, "state">>`SELECT state FROM jobs WHERE id = ${id}`
         const [job] = yield* sql<JobRow>`
           UPDATE jobs SET state = 'running', finished_at = NULL, closing = NULL, closed_for = NULL, updated_at = ${at},
             failed = failed - ${failed}, cancelled = cancelled - ${cancelled}
           WHERE id = ${id} RETURNING ${sql.literal(jobColumns)}`
         if (job === undefined) return
         mayGiveTurns.add(id)
-        yield* options.appendJob(id, job.tenant, at, [{ type: "job.reopened", ...countsOf(job) }])
+        const type = before?.state === "running" ? "job.progress" : "job.reopened"
+        yield* options.appendJob(id, job.tenant, at, [{ type, ...countsOf(job) }])
       })
 
     const reopened: Consequences["reopened"] = ({ at, id, job, was }) =>

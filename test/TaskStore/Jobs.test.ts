@@ -181,6 +181,29 @@ describeOnEachDatabase("Jobs", (database) => {
     }).pipe(Effect.provide(onIt))
   )
 
+  it.scoped("tells that a job is open again only where it had ended", () =>
+    Effect.gen(function* () {
+      const { classId, end, store } = yield* setUp
+      const sql = yield* SqlClient
+      const told = Effect.map(
+        sql<{ readonly type: string }>`
+          SELECT type FROM events WHERE job_id = ${jobIdOf(1)} AND task_id IS NULL ORDER BY id`,
+        (rows) => rows.map(({ type }) => type)
+      )
+      const before = ["job.queued", "job.progress"]
+      yield* store.jobs.insert(
+        jobOf(1, [jobTask(1, classId), jobTask(2, classId)], { onFailure: "continue", maxParallel: 1 })
+      )
+      yield* end([1], "fail")
+      yield* store.retry(tenant, idOf(1))
+      assert.deepStrictEqual(yield* told, [...before, "job.progress"])
+      yield* end([2], "fail")
+      yield* end([1], "fail")
+      yield* store.retry(tenant, idOf(1))
+      assert.deepStrictEqual((yield* told).slice(-2), ["job.failed", "job.reopened"])
+    }).pipe(Effect.provide(onIt))
+  )
+
   it.scoped("cancels all of a job that is larger than one write, and what it has done stays", () =>
     Effect.gen(function* () {
       const { classId, end, store } = yield* setUp
