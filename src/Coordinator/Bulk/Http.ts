@@ -19,10 +19,10 @@ import { groupsOf, type Line, linesOf } from "./Lines.js"
 /** Lines worked on together: as many as one commit of the database holds. */
 const groupSize = 256
 /**
- * Groups whose verdicts may wait for a client that sends all before it reads anything; beyond them it has to read, or
- * nothing more of its request is.
+ * Groups whose verdicts may wait, some megabytes at most: those of a whole request, for many a client sends all of it before
+ * it reads anything, and would wait for ever for one that reads no more until its verdicts are taken.
  */
-const groupsAhead = 64
+const groupsAhead = Math.ceil((maxBulkLines + 1) / groupSize)
 /** Longest key for a whole request: each line's number is added to it. */
 const maxKeyLength = 240
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Option, Redacted, Schema, Stream } from "effect"
+import { Deferred, Effect, Layer, Option, Redacted, Schema, Stream } from "effect"
 import { BulkVerdict } from "../../../src/Coordinator/Api.js"
 import { Coordinator } from "../../../src/Coordinator.js"
 import { TenantId } from "../../../src/Domain/Task.js"
@@ -18,7 +18,9 @@ const post = (body: RequestInit["body"], headers: Readonly<Record<string, string
       fetch(path, {
         method: "POST",
         headers: { "content-type": "application/x-ndjson", ...headers },
-        ...(body === undefined ? {} : { body })
+        ...(body === undefined ? {} : { body }),
+        // what a body that is a stream needs
+        ...{ duplex: "half" }
       })
     )
   )
@@ -153,21 +155,31 @@ describe("many tasks in one request", () => {
           else controller.error(new Error("gone"))
         }
       })
-      const { fetch } = yield* MemoryHttp
-      const response = yield* Effect.promise(() =>
-        fetch(
-          new Request("http://localhost/v1/tasks", {
-            method: "POST",
-            headers: { "content-type": "application/x-ndjson" },
-            body,
-            ...{ duplex: "half" }
-          })
-        )
-      )
-      const verdicts = yield* verdictsOf(response)
+      const verdicts = yield* verdictsOf(yield* post(body))
       assert.deepStrictEqual(verdicts.map(shown), ["1 accepted", "2 accepted", "3 accepted"])
       const coordinator = yield* Coordinator
       assert.lengthOf((yield* coordinator.list(tenant, {})).tasks, 3)
+    }).pipe(Effect.provide(service()))
+  )
+
+  it.effect("are read to their end though nobody reads a verdict before", () =>
+    Effect.gen(function* () {
+      const count = 17_000
+      const sent = yield* Deferred.make<void>()
+      let next = 0
+      const body = new ReadableStream<Uint8Array>({
+        pull: (controller) => {
+          if (next < count) controller.enqueue(new TextEncoder().encode("{}\n".repeat(1_000)))
+          else {
+            controller.close()
+            Deferred.unsafeDone(sent, Effect.void)
+          }
+          next += 1_000
+        }
+      })
+      const response = yield* post(body)
+      yield* Deferred.await(sent)
+      assert.lengthOf(yield* verdictsOf(response), count)
     }).pipe(Effect.provide(service()))
   )
 
