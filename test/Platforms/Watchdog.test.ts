@@ -32,7 +32,7 @@ describe("watched work", () => {
                 for (const [index, ms] of waits.entries()) {
                   const now = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
                   yield* watch.until(now + ms, () => Effect.map(Ref.get(cut), (cut) => `late at ${index}, cut: ${cut}`))
-                  if (index === stuck) yield* Effect.onInterrupt(Effect.never, () => Ref.set(cut, true))
+                  if (index === stuck) return yield* Effect.onInterrupt(Effect.never, () => Ref.set(cut, true))
                   yield* Effect.sleep(ms - 1)
                   watch.rest()
                   yield* Effect.sleep(20_000)

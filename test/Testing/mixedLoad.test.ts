@@ -9,6 +9,7 @@ describe("the whole service under a test clock, with a load of everything", () =
   it("does the same for the same seed, byte for byte, in this process and in another; and differs for another seed", {
     timeout: 300_000
   }, async () => {
+    const running = node(["--import", "tsx", "test/Testing/mixedLoad.ts", "one"])
     const { first, log, second } = await Effect.runPromise(run("one"))
     for (const type of [
       "task.succeeded",
@@ -31,7 +32,7 @@ describe("the whole service under a test clock, with a load of everything", () =
       []
     )
     assert.strictEqual((await Effect.runPromise(run("one"))).log, log, "the second run in this process")
-    const elsewhere = await node(["--import", "tsx", "test/Testing/mixedLoad.ts", "one"])
+    const elsewhere = await running
     assert.strictEqual(elsewhere.stderr, "")
     assert.strictEqual(elsewhere.stdout, log, "the run in another process")
     assert.notStrictEqual((await Effect.runPromise(run("two"))).log, log, "another seed")

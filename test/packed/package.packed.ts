@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process"
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -8,12 +8,31 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest"
 
 const here = dirname(fileURLToPath(import.meta.url))
 const repository = join(here, "..", "..")
-const folder = mkdtempSync(join(tmpdir(), "dream-team-packed-"))
+const base = mkdtempSync(join(tmpdir(), "dream-team-packed-"))
+const folder = join(base, "project")
+const prebuilds = join(base, "prebuilds")
 const manifest = JSON.parse(readFileSync(join(repository, "package.json"), "utf8"))
 
 const exec = promisify(execFile)
 const inFolder = (command: string, ...args: ReadonlyArray<string>) =>
-  exec(command, args, { cwd: folder, maxBuffer: 64 * 1024 * 1024 })
+  exec(command, args, {
+    cwd: folder,
+    maxBuffer: 64 * 1024 * 1024,
+    env: { ...process.env, npm_config_better_sqlite3_local_prebuilds: prebuilds }
+  })
+const install = (...packages: ReadonlyArray<string>) =>
+  inFolder("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", ...packages)
+
+/**
+ * SQLite as this project has compiled it, where the installation of better-sqlite3 looks for it by its version, Node's
+ * and the platform. It compiles its own, which takes two minutes, only where one of them is another.
+ */
+const offerCompiledSqlite = async () => {
+  const compiled = join(repository, "node_modules", "better-sqlite3")
+  const { version } = JSON.parse(readFileSync(join(compiled, "package.json"), "utf8"))
+  const name = `better-sqlite3-v${version}-node-v${process.versions.modules}-${process.platform}-${process.arch}.tar.gz`
+  await exec("tar", ["-czf", join(prebuilds, name), "-C", compiled, "build/Release/better_sqlite3.node"])
+}
 
 /** Every installed copy of a package, by folder. */
 const copiesOf = (name: string): ReadonlyArray<string> =>
@@ -22,17 +41,20 @@ const copiesOf = (name: string): ReadonlyArray<string> =>
     .filter((path) => path === name || path.endsWith(`/node_modules/${name}`))
 
 beforeAll(async () => {
-  const { stdout } = await exec("npm", ["pack", "--json", "--pack-destination", folder], {
+  mkdirSync(folder)
+  mkdirSync(prebuilds)
+  await offerCompiledSqlite()
+  const { stdout } = await exec("npm", ["pack", "--json", "--pack-destination", base], {
     cwd: repository,
     maxBuffer: 64 * 1024 * 1024
   })
   // The build that comes with packing prints before the JSON.
   const [packed] = JSON.parse(stdout.slice(stdout.indexOf("[\n")))
   writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }))
-  await inFolder("npm", "install", "--no-audit", "--no-fund", join(folder, packed.filename))
+  await install(join(base, packed.filename))
 })
 
-afterAll(() => rmSync(folder, { recursive: true, force: true }))
+afterAll(() => rmSync(base, { recursive: true, force: true }))
 
 describe("the packed package, installed in an empty folder", () => {
   it("runs the demo", async () => {
@@ -53,8 +75,7 @@ describe("the packed package, installed in an empty folder", () => {
 
   it("type-checks and runs in a program with its own effect, of which there is one copy", async () => {
     const { effect, typescript, "@types/node": node } = manifest.devDependencies
-    await inFolder("npm", "install", "--no-audit", "--no-fund", `effect@^${effect}`)
-    await inFolder("npm", "install", "--no-audit", "--no-fund", "-D", `typescript@${typescript}`, `@types/node@${node}`)
+    await install(`effect@^${effect}`, `typescript@${typescript}`, `@types/node@${node}`)
     for (const peer of Object.keys(manifest.peerDependencies)) expect(copiesOf(peer)).toEqual([peer])
     const { stdout: tree } = await inFolder("npm", "ls", "effect", "--all", "--parseable")
     expect(new Set(tree.trim().split("\n")).size).toBe(1)
