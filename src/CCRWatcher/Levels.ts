@@ -61,6 +61,14 @@ const stillCounts = (reading: SessionLimitReading, now: number): boolean =>
   !isPastReset(reading, now) &&
   (now - reading.at <= staleMs || (reading.status === "rejected" && reading.resetsAt !== undefined))
 
+/** The newest reading, and among those of one moment that of the source of higher rank. */
+const decisive = (readings: ReadonlyArray<SessionLimitReading>): SessionLimitReading | undefined => {
+  const newest = Math.max(...readings.map(({ at }) => at))
+  return readings
+    .filter(({ at }) => at > newest - sameMomentMs)
+    .sort((left, right) => ranks[left.source] - ranks[right.source] || right.at - left.at)[0]
+}
+
 /**
  * The one reading of a window that counts among those of several sources, or none: a later reset is a newer window; a
  * refusal stands until an answer after it says otherwise; else the newest, and among readings of one moment that of the
@@ -70,20 +78,11 @@ export const resolve = (readings: ReadonlyArray<SessionLimitReading>, now: numbe
   const counting = readings.filter((reading) => stillCounts(reading, now))
   const latestReset = Math.max(...counting.flatMap(({ resetsAt }) => resetsAt ?? []))
   const current = counting.filter(({ resetsAt }) => resetsAt === undefined || resetsAt > latestReset - sameResetMs)
-  const refused = current
-    .filter(({ status }) => status === "rejected")
-    .reduce<SessionLimitReading | undefined>(
-      (last, each) => (last === undefined || each.at > last.at ? each : last),
-      undefined
-    )
-  const isLifted =
-    refused !== undefined &&
-    current.some((reading) => isAnswer(reading) && reading.status !== "rejected" && reading.at > refused.at)
-  if (refused !== undefined && !isLifted) return refused
-  const newest = Math.max(...current.map(({ at }) => at))
-  return current
-    .filter(({ at, status }) => at > newest - sameMomentMs && status !== "rejected")
-    .sort((left, right) => ranks[left.source] - ranks[right.source] || right.at - left.at)[0]
+  const isRefusal = ({ status }: SessionLimitReading): boolean => status === "rejected"
+  const refusals = current.filter(isRefusal)
+  const refusedAt = Math.max(...refusals.map(({ at }) => at))
+  const isLifted = current.some((reading) => isAnswer(reading) && !isRefusal(reading) && reading.at > refusedAt)
+  return decisive(refusals.length > 0 && !isLifted ? refusals : current.filter((reading) => !isRefusal(reading)))
 }
 
 /** The level of a reading by itself. A warning of the provider without a number is a warning. */

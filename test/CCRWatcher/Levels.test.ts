@@ -73,6 +73,15 @@ describe("which reading counts", () => {
     expect(resolve([refused, answered], noon + 5_000)).toEqual(answered)
     expect(resolve([{ ...refused, resetsAt: undefined }], noon + staleMs + 1)).toBeUndefined()
   })
+
+  it("is of the refusals that tell of one moment the one of higher rank, and the newest of others", () => {
+    const hook = reading({ status: "rejected", source: "hook" })
+    const copied = reading({ status: "rejected", source: "transcript", at: noon + 200 })
+    expect(resolve([hook, copied], noon + 1_000)?.source).toBe("hook")
+    expect(resolve([hook, { ...copied, at: noon + 60_000 }], noon + 60_000)?.source).toBe("transcript")
+    const between = reading({ usedPercent: 80, source: "rate_limit_event", at: noon + 100 })
+    expect(resolve([hook, copied, between], noon + 1_000)?.status).toBe("rejected")
+  })
 })
 
 describe("levels", () => {
