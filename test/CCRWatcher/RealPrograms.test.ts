@@ -8,8 +8,9 @@ import { SessionStore, SessionsSql } from "../../src/SessionStore.js"
 import { Settings } from "../../src/Settings.js"
 import { type RunningSimulator, Simulator } from "../../src/Simulator.js"
 import { claudeCommand, claudeHome, haveCcr, haveClaude, transcriptsOf } from "../support/Claude.js"
-import { dreamTeam, feed, type Ran, startProgram } from "../support/Command.js"
+import { dreamTeam, feed, feedProgram, type Ran, startProgram } from "../support/Command.js"
 import { eventually, freePort, type Service, startService } from "../support/Service.js"
+import { haveTerminal, startInTerminal } from "../support/Terminal.js"
 import { heardIn, heardOf, whole } from "./heard.js"
 
 const platforms = { ...Simulator.instant.platforms, anthropic: Simulator.anthropic }
@@ -106,6 +107,18 @@ const make = Effect.gen(function* () {
       const said = heardOf(transcript(told, id))
       expect(whole(said, said)).toEqual({ turns: 2, toolPairs: 1, missing: [] })
       return told
+    })
+
+  /** The session as its user has it open. */
+  const open = ({ account: folder, id }: Session) =>
+    Effect.promise(async () => {
+      const file = join(folder, ".claude.json")
+      const known = JSON.parse(readFileSync(file, "utf8"))
+      const projects = { [home.project]: { hasTrustDialogAccepted: true } }
+      writeFileSync(file, JSON.stringify({ ...known, hasCompletedOnboarding: true, projects }))
+      const terminal = startInTerminal(claudeCommand, ["--resume", id], { cwd: home.project, env: own(folder) })
+      await terminal.shows(/shift\+tab/)
+      return terminal
     })
 
   /** Its next request, which a limit refuses. */
@@ -275,6 +288,7 @@ const make = Effect.gen(function* () {
     isOver,
     level,
     log: () => service?.log() ?? "",
+    open,
     refused,
     session,
     simulator,
@@ -292,20 +306,31 @@ class World extends Context.Tag("RealPrograms/World")<World, Effect.Effect.Succe
   static readonly layer = Layer.scoped(World, Effect.orDie(make))
 }
 
-if (haveCcr && haveClaude && existsSync("/proc/self/environ")) {
+if (haveCcr && haveClaude && haveTerminal && existsSync("/proc/self/environ")) {
   layer(World.layer, { timeout: 180_000, excludeTestServices: true })(
     "a session of the real Claude Code that reaches its limit goes on elsewhere, by itself",
     (it) => {
       it.effect(
-        "where only the status line tells of it",
+        "where only the status line of an open one tells of it, once that is closed",
         () =>
           Effect.gen(function* () {
-            const { account, goesOn, level, session, sources, statusline } = yield* World
-            const told = yield* session(account("statusline"), "30000000-0000-4000-8000-000000000000", "4733")
-            yield* statusline(told, 100)
+            const { account, goesOn, level, open, session, simulator, sources } = yield* World
+            const folder = account("statusline")
+            const told = yield* session(folder, "30000000-0000-4000-8000-000000000000", "4733")
+            writeFileSync(
+              join(folder, "settings.json"),
+              JSON.stringify({
+                statusLine: { type: "command", command: `'${process.execPath}' ${feedProgram} statusline` }
+              })
+            )
+            yield* simulator.subscription("anthropic", { five_hour: { utilization: 0.96 } })
+            const terminal = yield* open(told)
+            yield* Effect.promise(() => terminal.type("and which one is next?"))
+            yield* Effect.promise(() => terminal.shows(/5h\s*96%/))
+            yield* Effect.promise(terminal.interruptTwice)
             yield* goesOn(told, "codex")
-            expect(yield* level(told.account)).toMatchObject({ level: "rejected", source: "statusline" })
-            expect(yield* sources(told.account)).toEqual(["five_hour by statusline"])
+            expect(yield* level(folder)).toMatchObject({ level: "emergency", source: "statusline" })
+            expect(yield* sources(folder)).toEqual(["five_hour by statusline"])
           }),
         90_000
       )
