@@ -9,7 +9,7 @@ import { Settings } from "../../src/Settings.js"
 import { type RunningSimulator, Simulator } from "../../src/Simulator.js"
 import { claudeCommand, claudeHome, haveCcr, haveClaude, transcriptsOf } from "../support/Claude.js"
 import { dreamTeam, feed, feedProgram, type Ran, startProgram } from "../support/Command.js"
-import { eventually, freePort, type Service, startService } from "../support/Service.js"
+import { bin, eventually, freePort, type Service, startService } from "../support/Service.js"
 import { haveTerminal, startInTerminal } from "../support/Terminal.js"
 import { heardIn, heardOf, whole } from "./heard.js"
 
@@ -109,16 +109,32 @@ const make = Effect.gen(function* () {
       return told
     })
 
+  /** Its user has been asked before what Claude Code asks at the first time in a terminal. */
+  const isKnown = ({ account: folder }: Session): void => {
+    const file = join(folder, ".claude.json")
+    const known = JSON.parse(readFileSync(file, "utf8"))
+    const projects = { [home.project]: { hasTrustDialogAccepted: true } }
+    writeFileSync(file, JSON.stringify({ ...known, hasCompletedOnboarding: true, projects }))
+  }
+
   /** The session as its user has it open. */
-  const open = ({ account: folder, id }: Session) =>
+  const open = (session: Session) =>
     Effect.promise(async () => {
-      const file = join(folder, ".claude.json")
-      const known = JSON.parse(readFileSync(file, "utf8"))
-      const projects = { [home.project]: { hasTrustDialogAccepted: true } }
-      writeFileSync(file, JSON.stringify({ ...known, hasCompletedOnboarding: true, projects }))
-      const terminal = startInTerminal(claudeCommand, ["--resume", id], { cwd: home.project, env: own(folder) })
+      isKnown(session)
+      const options = { cwd: home.project, env: own(session.account) }
+      const terminal = startInTerminal(claudeCommand, ["--resume", session.id], options)
       await terminal.shows(/shift\+tab/)
       return terminal
+    })
+
+  /** What its user types once it is handed off, until it is answered. */
+  const resume = (session: Session, answeredBy: string) =>
+    Effect.promise(async () => {
+      isKnown(session)
+      const args = [resolve(bin), "sessions", "resume", session.id]
+      const terminal = startInTerminal(process.execPath, args, { cwd: home.home, env: environment })
+      await terminal.shows(new RegExp(`Simulated\\s*answer\\s*of\\s*${answeredBy}`), 60_000)
+      await terminal.interruptTwice()
     })
 
   /** Its next request, which a limit refuses. */
@@ -290,6 +306,7 @@ const make = Effect.gen(function* () {
     log: () => service?.log() ?? "",
     open,
     refused,
+    resume,
     session,
     simulator,
     sources,
@@ -400,11 +417,11 @@ if (haveCcr && haveClaude && haveTerminal && existsSync("/proc/self/environ")) {
       )
 
       it.effect(
-        "or by one command, where its user is to be asked",
+        "or by one command in a terminal, where its user is to be asked",
         () =>
           Effect.gen(function* () {
             const world = yield* World
-            const { account, environment, handoff, refused, session, simulator, start, stop, told, transcript } = world
+            const { account, handoff, refused, resume, session, simulator, start, stop, told, transcript } = world
             yield* simulator.subscription("anthropic", { five_hour: { utilization: 0.1 } })
             const asked = yield* session(account("asked"), "60000000-0000-4000-8000-000000000000", "4766")
             yield* stop("SIGTERM")
@@ -417,9 +434,7 @@ if (haveCcr && haveClaude && haveTerminal && existsSync("/proc/self/environ")) {
             expect(ready).toMatchObject({ state: "ready", mode: "launcher" })
             expect(JSON.stringify(ready)).not.toContain("sk-")
 
-            const ran = yield* Effect.promise(() => dreamTeam(["sessions", "resume", asked.id], { env: environment }))
-            expect(ran.code, ran.stderr + ran.stdout + world.log()).toBe(0)
-            expect(ran.stdout).toContain("Simulated answer of gemini")
+            yield* resume(asked, "gemini")
             const done = yield* handoff(asked.id, ({ state }) => state === "succeeded", 30_000)
             expect(done.answeredBy).toMatch(/^gemini\//)
             expect(whole(heardOf(before), yield* told(asked.number, "gemini"))).toEqual(
