@@ -14,9 +14,10 @@ export interface Contestant<Place> {
  * nothing for it. In weights, not in parts of a turn: what is owed of old weighs little against a weight that is raised
  * for one call.
  *
- * Where the same places are always free, each has had its share of all calls to within one, and of any n calls that follow
- * each other it gets its share rounded up and one more at the most. (No order of calls whatever keeps to the unrounded
- * share and one, unless the weights are as special as 4, 2, 1.)
+ * Where the same places are always free, each has had at most one more than its share of all calls, and of any n calls that
+ * follow each other it gets less than two more than its share with up to six places, and hardly more with many (at the most
+ * 2.3 more was found with twenty). No order of calls whatever keeps to the share and one, unless the weights are as special
+ * as 4, 2, 1.
  */
 export interface Turns<Place> {
   readonly next: <C extends Contestant<Place>>(free: readonly [C, ...ReadonlyArray<C>], rotation: string) => C
