@@ -55,9 +55,12 @@ export const watched = <A, E, R>(work: (watch: Watch<A, E>) => Effect.Effect<A, 
             timer?.fiber?.unsafeInterruptAsFork(FiberId.none)
             const started: Timer = { wakesAt: at, fiber: undefined }
             timer = started
-            return Effect.map(Effect.forkDaemon(Effect.interruptible(run(started))), (fiber) => {
-              started.fiber = fiber
-            })
+            // No interruption may come between the start of a timer and the note of it.
+            return Effect.uninterruptible(
+              Effect.map(Effect.forkDaemon(Effect.interruptible(run(started))), (fiber) => {
+                started.fiber = fiber
+              })
+            )
           }),
         rest: () => {
           awaited = undefined
@@ -67,11 +70,9 @@ export const watched = <A, E, R>(work: (watch: Watch<A, E>) => Effect.Effect<A, 
       return Effect.flatMap(Effect.forkDaemon(restore(work(watch))), (fiber) => {
         worker = fiber
         fiber.addObserver(outcome.done)
-        return Effect.onExit(restore(outcome.wait), () => {
-          awaited = undefined
-          timer?.fiber?.unsafeInterruptAsFork(FiberId.none)
-          return stopWork
-        })
+        return Effect.onExit(restore(outcome.wait), () =>
+          Effect.map(stopWork, () => timer?.fiber?.unsafeInterruptAsFork(FiberId.none))
+        )
       })
     })
   )

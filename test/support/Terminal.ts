@@ -17,7 +17,7 @@ export interface Terminal {
   readonly shown: () => string
   readonly shows: (what: RegExp, withinMs?: number) => Promise<void>
   readonly type: (text: string) => Promise<void>
-  /** Until it is gone; a second time would be too late. */
+  /** Ctrl-C twice, as its users end it; answers once it is gone. */
   readonly interruptTwice: () => Promise<void>
 }
 
