@@ -421,7 +421,19 @@ if (haveCcr && haveClaude && haveTerminal && existsSync("/proc/self/environ")) {
         () =>
           Effect.gen(function* () {
             const world = yield* World
-            const { account, handoff, refused, resume, session, simulator, start, stop, told, transcript } = world
+            const {
+              account,
+              environment,
+              handoff,
+              refused,
+              resume,
+              session,
+              simulator,
+              start,
+              stop,
+              told,
+              transcript
+            } = world
             yield* simulator.subscription("anthropic", { five_hour: { utilization: 0.1 } })
             const asked = yield* session(account("asked"), "60000000-0000-4000-8000-000000000000", "4766")
             yield* stop("SIGTERM")
@@ -433,6 +445,20 @@ if (haveCcr && haveClaude && haveTerminal && existsSync("/proc/self/environ")) {
             const ready = yield* handoff(asked.id, ({ launcher }) => launcher !== undefined)
             expect(ready).toMatchObject({ state: "ready", mode: "launcher" })
             expect(JSON.stringify(ready)).not.toContain("sk-")
+
+            const run = (...args: ReadonlyArray<string>) =>
+              Effect.promise(() => dreamTeam(["sessions", ...args], { env: environment }))
+            const row = (yield* run()).stdout.split("\n").find((line) => line.startsWith(asked.id))
+            expect(row).toMatch(/project +limited +5h \[#{10}\] refused .* ready \(/)
+            const unknown = yield* run("handoff", "nobody")
+            expect(unknown).toMatchObject({
+              code: 1,
+              stderr: expect.stringContaining("No session nobody was heard of")
+            })
+            const chosen = yield* run("handoff", asked.id, "--to", "gemini")
+            expect(chosen.code, chosen.stderr).toBe(0)
+            expect(chosen.stdout).toContain(`dream-team sessions resume ${asked.id}`)
+            expect((yield* handoff(asked.id, ({ state }) => state === "ready")).chain).toEqual(["gemini"])
 
             yield* resume(asked, "gemini")
             const done = yield* handoff(asked.id, ({ state }) => state === "succeeded", 30_000)
