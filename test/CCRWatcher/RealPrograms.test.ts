@@ -134,7 +134,7 @@ const make = Effect.gen(function* () {
       const args = [resolve(bin), "sessions", "resume", session.id]
       const terminal = startInTerminal(process.execPath, args, { cwd: home.home, env: environment })
       await terminal.shows(new RegExp(`Simulated\\s*answer\\s*of\\s*${answeredBy}`), 60_000)
-      await terminal.interruptTwice()
+      await terminal.interrupt()
     })
 
   /** Its next request, which a limit refuses. */
@@ -344,7 +344,7 @@ if (haveCcr && haveClaude && haveTerminal && existsSync("/proc/self/environ")) {
             const terminal = yield* open(told)
             yield* Effect.promise(() => terminal.type("and which one is next?"))
             yield* Effect.promise(() => terminal.shows(/5h\s*96%/))
-            yield* Effect.promise(terminal.interruptTwice)
+            yield* Effect.promise(terminal.interrupt)
             yield* goesOn(told, "codex")
             expect(yield* level(folder)).toMatchObject({ level: "emergency", source: "statusline" })
             expect(yield* sources(folder)).toEqual(["five_hour by statusline"])
