@@ -42,6 +42,8 @@ export const teamOver = (options: {
     id: settings.id,
     settings,
     stream: () => (options.hangs ? Stream.never : Stream.fromChunk(answer)),
+    // As the clients of real platforms have it.
+    streamTo: (_model, _call, take) => (options.hangs ? Effect.never : take(answer)),
     complete: () => Effect.dieMessage("only streams are asked for"),
     listModels: Effect.succeed([settings.model]),
     check: Effect.succeed({ models: [], readings: [] })
