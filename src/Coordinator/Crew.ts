@@ -1,4 +1,4 @@
-import { Duration, Effect, Fiber, FiberSet, Option, Queue, type Scope, Stream } from "effect"
+import { Duration, Effect, Fiber, FiberSet, Option, type Scope, Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { TaskId } from "../Domain/Task.js"
 import { epochMs, makeClockLook } from "../Domain/Time.js"
@@ -46,7 +46,8 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
   Effect.gen(function* () {
     const { store } = options
     const fibers = yield* FiberSet.make<unknown, unknown>()
-    const signal = yield* Queue.sliding<void>(1)
+    /** Open while there is something to look at. */
+    const signal = yield* Effect.makeLatch()
     const members = new Map<TaskId, Member>()
     const liveOf = new Map<number, number>()
     let live = 0
@@ -59,19 +60,17 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     const wakesOf = new Map<number, number>()
     const wakes = (classId: number): number => wakesOf.get(classId) ?? 0
 
-    const wakeUp = Queue.offer(signal, undefined).pipe(Effect.asVoid)
-
     const queued = (classIds: Iterable<number>) =>
-      Effect.suspend(() => {
+      Effect.sync(() => {
         for (const classId of classIds) open.add(classId)
-        return wakeUp
+        signal.unsafeOpen()
       })
 
     const due = (at: number) =>
-      Effect.suspend(() => {
-        if (at >= dueAt) return Effect.void
+      Effect.sync(() => {
+        if (at >= dueAt) return
         dueAt = at
-        return wakeUp
+        signal.unsafeOpen()
       })
 
     /** Part of the tasks may be queued even where it fails. */
@@ -87,10 +86,10 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         return Effect.asVoid(wakeStored(classId))
       })
 
-    const enlist = (classId: number) => (task: ClaimedTask) =>
-      Effect.gen(function* () {
+    const enlist = (classId: number) => {
+      const own: LiveTaskOptions = { ...options, stopping: () => stopping, wakes: () => wakes(classId) }
+      return (task: ClaimedTask): Effect.Effect<void> => {
         const state: LiveState = { attempting: 0 }
-        const own = { ...options, stopping: () => stopping, wakes: () => wakes(classId) }
         const life = Effect.flatMap(runTask(own, task, state), (left) => {
           switch (left._tag) {
             case "Gone":
@@ -110,18 +109,20 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         live += 1
         liveOf.set(classId, (liveOf.get(classId) ?? 0) + 1)
         // Claims are made where nothing interrupts; the task itself must be open to it.
-        const fiber = yield* FiberSet.run(fibers, Effect.interruptible(life))
-        const member: Member = { task, classId, fiber, state }
-        members.set(task.id, member)
-        fiber.addObserver(() => {
-          live -= 1
-          const rest = (liveOf.get(classId) ?? 1) - 1
-          if (rest === 0) liveOf.delete(classId)
-          else liveOf.set(classId, rest)
-          if (members.get(task.id) === member) members.delete(task.id)
-          signal.unsafeOffer(undefined)
+        return Effect.map(FiberSet.run(fibers, Effect.interruptible(life)), (fiber) => {
+          const member: Member = { task, classId, fiber, state }
+          members.set(task.id, member)
+          fiber.addObserver(() => {
+            live -= 1
+            const rest = (liveOf.get(classId) ?? 1) - 1
+            if (rest === 0) liveOf.delete(classId)
+            else liveOf.set(classId, rest)
+            if (members.get(task.id) === member) members.delete(task.id)
+            signal.unsafeOpen()
+          })
         })
-      })
+      }
+    }
 
     const claim = (classId: number) =>
       Effect.uninterruptible(
@@ -156,7 +157,10 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     })
 
     const rest = Effect.flatMap(epochMs, (now) =>
-      Queue.take(signal).pipe(Effect.timeoutOption(Duration.millis(Math.min(maxSleepMs, Math.max(0, dueAt - now)))))
+      signal.await.pipe(
+        Effect.timeoutOption(Duration.millis(Math.min(maxSleepMs, Math.max(0, dueAt - now)))),
+        Effect.map(() => signal.unsafeClose())
+      )
     )
 
     const drop = (id: TaskId) =>

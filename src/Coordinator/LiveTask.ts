@@ -1,10 +1,11 @@
-import { Cause, Effect, Exit, Option, Schedule, type Scope } from "effect"
+import { Cause, Effect, FiberRef, HashMap, Option, Schedule, Scope } from "effect"
 import type { Budgets, Held } from "../Budgets.js"
 import type { AttemptEnded, Delegated, Delegation, DelegationError, Journal } from "../Delegation.js"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import { type LeaseUnavailable, viewOf } from "../Domain/Failure.js"
-import type { TaskError } from "../Domain/Task.js"
+import type { TaskError, TaskId } from "../Domain/Task.js"
 import { epochMs } from "../Domain/Time.js"
+import type { StoredRequest } from "../TaskStore/Rows.js"
 import type { AttemptEnd, ClaimedTask, OwnershipLost, TaskStore } from "../TaskStore.js"
 import { traced } from "../Telemetry/traced.js"
 import type { Alternatives, Move } from "./Alternatives.js"
@@ -136,12 +137,17 @@ const succeeded = (
   }
 }
 
+/** All that the fiber logs from now on is of the task; `Effect.annotateLogs` would cost as much as a whole step of it. */
+const logTask = (id: TaskId): Effect.Effect<void> =>
+  FiberRef.update(FiberRef.currentLogAnnotations, HashMap.set<string, unknown>("task", id))
+
 /** Until the database answers again, at growing distances of up to 10 s. */
 const untilStored = Schedule.exponential("100 millis").pipe(Schedule.union(Schedule.spaced("10 seconds")))
 
 /**
  * Carries one claimed task as far as it goes now: to its end, or back into the store. Each step is on disk before the
  * next; interrupting it cuts a running attempt and gives the task back. It never fails: a defect fails the task alone.
+ * To be run by a fiber of its own.
  */
 export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: LiveState): Effect.Effect<Left> => {
   const { alternatives, delegation, store } = options
@@ -153,41 +159,46 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
   /** What ended because it was faster, to be written with it: an answer is not lost to a write that fails. */
   const others: Array<AttemptEnd> = []
 
-  const startNothingMore = Effect.suspend(() => (options.stopping() ? Effect.interrupt : Effect.void))
-
   const journal: Journal<JournalError> = {
     attemptStarted: (attempt) =>
-      Effect.gen(function* () {
-        yield* startNothingMore
+      Effect.suspend(() => {
+        if (options.stopping()) return Effect.interrupt
         state.attempting += 1
-        yield* store.attemptStarted(task, attempt)
+        return store.attemptStarted(task, attempt)
       }),
     attemptEnded: (attempt) =>
-      Effect.gen(function* () {
+      Effect.suspend(() => {
         const end = { ...endOf(attempt), partial: keepsPartials ? attempt.partial : undefined }
         if (end.outcome._tag === "Succeeded") {
           last = Option.some(end)
-          return
+          return Effect.void
         }
         if (Option.isSome(last)) {
           others.push(end)
-          return
+          return Effect.void
         }
-        yield* store.attemptEnded(task, end)
-        if (end.partial !== undefined && task.parentId === undefined) hadPartials = true
-        state.attempting -= 1
-        // what is still out may answer yet
-        if (state.attempting === 0) yield* startNothingMore
+        return Effect.flatMap(store.attemptEnded(task, end), () => {
+          if (end.partial !== undefined && task.parentId === undefined) hadPartials = true
+          state.attempting -= 1
+          // what is still out may answer yet
+          return state.attempting === 0 && options.stopping() ? Effect.interrupt : Effect.void
+        })
       })
   }
 
-  const work: Effect.Effect<Move, JournalError, Scope.Scope> = Effect.gen(function* () {
-    const ladder = yield* task.ladder
-    if (Option.isSome(ladder)) return yield* alternatives.resume(task, ladder.value)
-    const request = yield* task.request
-    const held: Held | undefined = task.hasBudget ? yield* options.budgets.hold(task.id, task.jobId) : undefined
-    return yield* delegation
-      .delegate({
+  const afterDelegation = (error: DelegationError | JournalError): Effect.Effect<Move, JournalError> =>
+    error._tag === "OwnershipLost" || error._tag === "ServiceUnavailable"
+      ? Effect.fail(error)
+      : Effect.flatMap(epochMs, (now) => {
+          const next = afterError(error, task.deadline, now)
+          return next._tag === "Finish" && next.end._tag === "Failed" && alternatives.apply(task, error)
+            ? alternatives.begin(task, next.end.error)
+            : Effect.succeed(next)
+        })
+
+  const delegated = (request: StoredRequest, held: Held | undefined): Effect.Effect<Move, JournalError> =>
+    Effect.matchEffect(
+      delegation.delegate({
         ...request,
         id: task.id,
         type: task.type,
@@ -200,21 +211,16 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
         journal,
         held,
         mayHedge: () => !options.stopping()
-      })
-      .pipe(
-        Effect.map((delegated) => succeeded(delegated, last, others)),
-        Effect.catchAll((error) =>
-          error._tag === "OwnershipLost" || error._tag === "ServiceUnavailable"
-            ? Effect.fail(error)
-            : Effect.flatMap(epochMs, (now) => {
-                const next = afterError(error, task.deadline, now)
-                return next._tag === "Finish" && next.end._tag === "Failed" && alternatives.apply(task, error)
-                  ? alternatives.begin(task, next.end.error)
-                  : Effect.succeed(next)
-              })
-        )
-      )
-  })
+      }),
+      { onSuccess: (answer) => Effect.succeed(succeeded(answer, last, others)), onFailure: afterDelegation }
+    )
+
+  const work = (hold: Effect.Effect<Held | undefined, ServiceUnavailable>): Effect.Effect<Move, JournalError> =>
+    Effect.flatMap(task.ladder, (ladder) =>
+      Option.isSome(ladder)
+        ? alternatives.resume(task, ladder.value)
+        : Effect.flatMap(task.request, (request) => Effect.flatMap(hold, (held) => delegated(request, held)))
+    )
 
   const afterCause = (cause: Cause.Cause<JournalError>): Effect.Effect<Option.Option<Move>> => {
     const failure = Cause.failureOption(cause)
@@ -231,51 +237,64 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
     )
   }
 
-  return Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function* () {
+  const gone: Left = { _tag: "Gone" }
+
+  const main = (hold: Effect.Effect<Held | undefined, ServiceUnavailable>): Effect.Effect<Left> =>
+    Effect.uninterruptibleMask((restore) => {
       const stored = (write: Effect.Effect<void, JournalError>, left: Left): Effect.Effect<Left> =>
-        Effect.as(write, left).pipe(
-          Effect.catchTag("ServiceUnavailable", () =>
-            restore(
-              Effect.as(
-                Effect.retry(Effect.uninterruptible(write), {
+        Effect.matchEffect(write, {
+          onSuccess: () => Effect.succeed(left),
+          onFailure: (error) =>
+            error._tag === "OwnershipLost"
+              ? Effect.succeed(gone)
+              : Effect.retry(Effect.uninterruptible(write), {
                   schedule: untilStored,
-                  while: (error) => error._tag === "ServiceUnavailable"
-                }),
-                left
-              )
-            )
-          ),
-          Effect.catchTags({
-            OwnershipLost: () => Effect.succeed<Left>({ _tag: "Gone" }),
-            // The schedule never ends.
-            ServiceUnavailable: Effect.die
-          })
-        )
+                  while: ({ _tag }) => _tag === "ServiceUnavailable"
+                }).pipe(
+                  restore,
+                  Effect.as(left),
+                  Effect.catchTags({
+                    OwnershipLost: () => Effect.succeed(gone),
+                    // The schedule never ends.
+                    ServiceUnavailable: Effect.die
+                  })
+                )
+        })
+
+      const leave = (move: Move, wakes: number): Effect.Effect<Left> => {
+        if (move._tag === "Finish") return stored(store.finish(task, { ...move.end, hadPartials }), gone)
+        if (move._tag === "Branch") {
+          const { children } = move.branch
+          const dueAt = children.reduce((least, { deadline }) => Math.min(least, deadline), task.deadline)
+          const classIds = children.map(({ classId }) => classId)
+          return stored(store.branch(task, move.branch), { _tag: "Branched", classIds, dueAt })
+        }
+        // What kept it waiting may be over: it was not yet in the store when those there were woken.
+        if (options.wakes() !== wakes) return stored(store.release(task), { _tag: "Queued" })
+        return stored(store.park(task, move.until, move.why), { _tag: "Parked", until: move.until, wakes })
+      }
 
       const wakes = options.wakes()
-      const exit = yield* Effect.exit(restore(work))
-      state.attempting = 0
-      const next = Exit.isSuccess(exit) ? Option.some(exit.value) : yield* afterCause(exit.cause)
-      if (Option.isNone(next)) return yield* stored(store.release(task), { _tag: "Queued" })
-      if (next.value._tag === "Finish") {
-        return yield* stored(store.finish(task, { ...next.value.end, hadPartials }), { _tag: "Gone" })
-      }
-      if (next.value._tag === "Branch") {
-        const { children } = next.value.branch
-        const dueAt = children.reduce((least, { deadline }) => Math.min(least, deadline), task.deadline)
-        const classIds = children.map(({ classId }) => classId)
-        return yield* stored(store.branch(task, next.value.branch), { _tag: "Branched", classIds, dueAt })
-      }
-      // What kept it waiting may be over: it was not yet in the store when those there were woken.
-      if (options.wakes() !== wakes) return yield* stored(store.release(task), { _tag: "Queued" })
-      const { until, why } = next.value
-      return yield* stored(store.park(task, until, why), { _tag: "Parked", until, wakes })
+      return Effect.matchCauseEffect(restore(work(hold)), {
+        onSuccess: (move) => {
+          state.attempting = 0
+          return leave(move, wakes)
+        },
+        onFailure: (cause) => {
+          state.attempting = 0
+          return Effect.flatMap(afterCause(cause), (move) =>
+            Option.isSome(move) ? leave(move.value, wakes) : stored(store.release(task), { _tag: "Queued" })
+          )
+        }
+      })
     })
-  ).pipe(
-    // the budgets are let go of once what was spent is stored
-    Effect.scoped,
-    Effect.annotateLogs({ task: task.id }),
+
+  // The budgets are let go of once what was spent is stored.
+  const life = task.hasBudget
+    ? Effect.scopedWith((scope) => main(Scope.extend(options.budgets.hold(task.id, task.jobId), scope)))
+    : main(Effect.succeed(undefined))
+
+  return Effect.zipRight(logTask(task.id), life).pipe(
     traced("Coordinator.task", {
       root: true,
       attributes: { "task.id": task.id, "task.type": task.type, "task.priority": task.priority }
