@@ -1,5 +1,5 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Context, Deferred, Effect, FiberId, Layer, Option, Scope } from "effect"
+import { Context, Deferred, Effect, FiberId, Layer, Option, type Scope } from "effect"
 import * as Account from "./Budgets/Account.js"
 import { differenceOf } from "./Budgets/Amount.js"
 import { BudgetStore, type DailyOwner, type OwnBudget, type Purse } from "./Budgets/BudgetStore.js"
@@ -108,13 +108,13 @@ export class Budgets extends Context.Tag("dream-team/Budgets")<
       prospects: ReadonlyArray<Prospect>
     ) => Effect.Effect<Affordability, ServiceUnavailable>
     /**
-     * Reserves what an attempt may use, or nothing where it cannot be made now: one step, however many ask. A reservation
-     * that its scope leaves unsettled counts as used: it may have been.
+     * Reserves what an attempt may use, or nothing where it cannot be made now: one step, however many ask. Whoever asks
+     * has to settle it, and so asks where nothing interrupts; what nobody knows the use of counts as used.
      */
     readonly reserve: (
       payer: Payer,
       prospect: Prospect
-    ) => Effect.Effect<Option.Option<Reservation>, ServiceUnavailable, Scope.Scope>
+    ) => Effect.Effect<Option.Option<Reservation>, ServiceUnavailable>
     /** Waits until there have been more settlements. */
     readonly settled: (settlements: number) => Effect.Effect<void>
     /** Stores a booking of an attempt that no store of tasks keeps. */
@@ -325,48 +325,40 @@ const make = Effect.gen(function* () {
   let settlements = 0
   const waiting = new Set<() => void>()
 
+  const loadInterruptibly = (day: string) => Effect.interruptible(load(day))
+
   const reserve = (payer: Payer, { amount, platform }: Prospect) =>
-    Effect.uninterruptibleMask((restore) => {
-      const reserved = today(
-        (day, now) => {
-          if (judge(day, now, payer, { amount, platform }).unaffordable !== undefined) return Option.none()
-          const { dailies, own } = accountsOf(day, payer, platform)
-          const accounts = [...own, ...dailies.map(({ account }) => account)]
-          for (const account of accounts) account.reserve(amount)
-          const booking: Booking = {
-            day: day.day,
-            tenant: payer.tenant,
-            platform,
-            parents: payer.held?.parents ?? [],
-            job: payer.held?.job,
-            amount
-          }
-          let settledWith: Amount | undefined
-          const reservation: Reservation = {
-            booking,
-            settle: (used) =>
-              Effect.sync(() => {
-                if (settledWith === undefined) {
-                  settledWith = used
-                  for (const account of accounts) account.settle(amount, used)
-                  settlements += 1
-                  const woken = [...waiting]
-                  waiting.clear()
-                  for (const resume of woken) resume()
-                }
-                return { ...booking, amount: differenceOf(settledWith, amount) }
-              })
-          }
-          return Option.some(reservation)
-        },
-        (day) => restore(load(day))
-      )
-      return Effect.tap(reserved, (taken) =>
-        Option.isNone(taken)
-          ? Effect.void
-          : Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, taken.value.settle(amount)))
-      )
-    })
+    today((day, now) => {
+      if (judge(day, now, payer, { amount, platform }).unaffordable !== undefined) return Option.none()
+      const { dailies, own } = accountsOf(day, payer, platform)
+      const accounts = [...own, ...dailies.map(({ account }) => account)]
+      for (const account of accounts) account.reserve(amount)
+      const booking: Booking = {
+        day: day.day,
+        tenant: payer.tenant,
+        platform,
+        parents: payer.held?.parents ?? [],
+        job: payer.held?.job,
+        amount
+      }
+      let settledWith: Amount | undefined
+      const reservation: Reservation = {
+        booking,
+        settle: (used) =>
+          Effect.sync(() => {
+            if (settledWith === undefined) {
+              settledWith = used
+              for (const account of accounts) account.settle(amount, used)
+              settlements += 1
+              const woken = [...waiting]
+              waiting.clear()
+              for (const resume of woken) resume()
+            }
+            return { ...booking, amount: differenceOf(settledWith, amount) }
+          })
+      }
+      return Option.some(reservation)
+    }, loadInterruptibly)
 
   const settled = (seen: number) =>
     Effect.async<void>((resume) => {

@@ -1,17 +1,4 @@
-import {
-  Cause,
-  Context,
-  Deferred,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  MutableRef,
-  Option,
-  Random,
-  type Scope,
-  type Stream
-} from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, MutableRef, Option, Random, type Stream } from "effect"
 import { maxCostOf } from "./AgentRouter/Requirement.js"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark, type CallTimes } from "./Benchmark.js"
@@ -32,7 +19,7 @@ import {
 import { type Piece, type Relay, streamDelegation } from "./Delegation/Stream.js"
 import * as WithinBudgets from "./Delegation/WithinBudgets.js"
 import type { ServiceUnavailable } from "./Domain/ApiError.js"
-import type { Amount, Booking } from "./Domain/Budget.js"
+import type { Booking } from "./Domain/Budget.js"
 import { type Call, type Completion, estimateInputTokens, heldBytes } from "./Domain/Call.js"
 import {
   type AnswerBroken,
@@ -200,6 +187,8 @@ interface Turn {
   readonly deadlineAt: number
 }
 
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
 const outcomeNames = { Succeeded: "succeeded", Failed: "failed", Ignored: "ignored" } as const
 
 const entryOf = (
@@ -336,179 +325,181 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           }
         })
 
+      /** Runs where nothing interrupts it but what it restores. */
+      const sendAndTell = Effect.fnUntraced(function* (
+        restore: Restore,
+        { client, lease, reservation }: Opened,
+        { call, relay, type }: DelegatedCall & Pick<DelegationRequest<unknown>, "relay">,
+        deadlineAt: number,
+        lost: Deferred.Deferred<void> | undefined
+      ) {
+        const { model } = lease
+        const startedAt = yield* monotonicMs
+        const firstTokenAt = MutableRef.make(Option.none<number>())
+        const soFar = { text: "", heldUpMs: 0 }
+        const answer = watched<Option.Option<Completion>, AttemptFailure, never>((watch) =>
+          Effect.zipRight(
+            watch.until(deadlineAt, () => Effect.succeedNone),
+            Effect.asSome(gatherAnswer(client, model, call, lease.started, firstTokenAt, soFar, relay))
+          )
+        )
+        const exit = yield* Effect.exit(
+          benchmark.running(
+            { platform: client.id, model, type, firstTokenAt },
+            restore(
+              lost === undefined
+                ? answer
+                : Effect.raceFirst(answer, Effect.as(Deferred.await(lost), Option.none<Completion>()))
+            )
+          )
+        )
+        const endedAt = yield* monotonicMs
+        // what its reader held up is not the platform's time
+        const durationMs = sinceMs(startedAt, endedAt - soFar.heldUpMs)
+        const first = MutableRef.get(firstTokenAt)
+        const timeToFirstTokenMs = Option.isSome(first) ? sinceMs(startedAt, first.value) : undefined
+        const measured = { platform: client.id, model, type, durationMs, timeToFirstTokenMs }
+        const bound = reservation.booking.amount
+
+        let outcome: Outcome
+        // The budgets are told before the permit is free, so that the call it wakes finds what is left of them.
+        let correction: Booking
+        if (Exit.isSuccess(exit)) {
+          if (Option.isNone(exit.value)) {
+            outcome = { _tag: "Ignored" }
+            // how much of the answer the platform had made, nobody tells
+            correction = yield* reservation.settle(bound)
+            yield* lease.settle(outcome)
+            yield* benchmark.record({ ...measured, outcome: "cut", tokens: 0 })
+          } else {
+            const completion = exit.value.value
+            const { inputTokens, outputTokens } = completion.usage
+            const tokens = inputTokens + outputTokens
+            outcome = { _tag: "Succeeded", completion }
+            correction = yield* reservation.settle(amountOf(costOf(client, model, completion), tokens))
+            yield* lease.settle({ _tag: "Succeeded", usage: completion.usage })
+            yield* benchmark.record({ ...measured, outcome: "succeeded", tokens, outputTokens })
+            yield* detector.report(client.id, model, { _tag: "Succeeded" })
+          }
+        } else {
+          // An interruption of this delegation ends here, and what was taken for the attempt is given back as ignored.
+          yield* restore(Effect.void)
+          const failure = yield* failureOf(client, model, exit.cause)
+          outcome = { _tag: "Failed", failure }
+          correction = yield* reservation.settle(usedByFailure(failure, bound))
+          yield* benchmark.record({
+            ...measured,
+            outcome: scopeOf(failure) === "platform" ? "platform-failure" : "other-failure",
+            tokens: 0
+          })
+          const report = detector.report(client.id, model, outcome)
+          const settle = lease.settle(outcome)
+          // A refused key or model is out before the permit is free, so that no waiting call is sent to it.
+          const takesOut = failure._tag === "CredentialFailure" || failure._tag === "ModelFailure"
+          yield* takesOut ? Effect.zipRight(report, settle) : Effect.zipRight(settle, report)
+        }
+        yield* annotateSpan({ outcome: outcome._tag })
+        const timed: TimedOutcome = { outcome, endedAt, durationMs, timeToFirstTokenMs, text: soFar.text, correction }
+        return timed
+      })
+
       /**
        * Sends the call, then tells everybody who keeps books how it went: exactly once, whatever interrupts. `lost` cuts
        * it without interrupting the delegation.
        */
       const send = (
-        { client, lease, reservation, started }: Opened,
-        { call, relay, type }: DelegatedCall & Pick<DelegationRequest<unknown>, "relay">,
+        opened: Opened,
+        call: DelegatedCall & Pick<DelegationRequest<unknown>, "relay">,
         deadlineAt: number,
-        lost: Option.Option<Deferred.Deferred<void>>
-      ): Effect.Effect<TimedOutcome> =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.gen(function* () {
-            const startedAt = yield* monotonicMs
-            const firstTokenAt = MutableRef.make(Option.none<number>())
-            const soFar = { text: "", heldUpMs: 0 }
-            const answer = watched<Option.Option<Completion>, AttemptFailure, never>((watch) =>
-              Effect.zipRight(
-                watch.until(deadlineAt, () => Effect.succeedNone),
-                Effect.asSome(gatherAnswer(client, lease.model, call, lease.started, firstTokenAt, soFar, relay))
-              )
-            )
-            const exit = yield* benchmark
-              .running(
-                { platform: client.id, model: lease.model, type, firstTokenAt },
-                Option.match(lost, {
-                  onNone: () => restore(answer),
-                  onSome: (loss) =>
-                    restore(Effect.raceFirst(answer, Effect.as(Deferred.await(loss), Option.none<Completion>())))
-                })
-              )
-              .pipe(Effect.exit)
-            const endedAt = yield* monotonicMs
-            // what its reader held up is not the platform's time
-            const durationMs = sinceMs(startedAt, endedAt - soFar.heldUpMs)
-            const timeToFirstTokenMs = Option.getOrUndefined(
-              Option.map(MutableRef.get(firstTokenAt), (at) => sinceMs(startedAt, at))
-            )
-            // before the permit is free, so that the call it wakes finds what is left of the budgets
-            const ended = (outcome: Outcome, used: Amount): Effect.Effect<TimedOutcome> =>
-              Effect.map(reservation.settle(used), (correction) => ({
-                outcome,
-                endedAt,
-                durationMs,
-                timeToFirstTokenMs,
-                text: soFar.text,
-                correction
-              }))
-            const bound = reservation.booking.amount
-            const measured = { platform: client.id, model: lease.model, type, durationMs, timeToFirstTokenMs }
-
-            if (Exit.isSuccess(exit)) {
-              if (Option.isNone(exit.value)) {
-                // how much of the answer the platform had made, nobody tells
-                const timed = yield* ended({ _tag: "Ignored" }, bound)
-                yield* lease.settle({ _tag: "Ignored" })
-                yield* benchmark.record({ ...measured, outcome: "cut", tokens: 0 })
-                return timed
-              }
-              const completion = exit.value.value
-              const { inputTokens, outputTokens } = completion.usage
-              const used = amountOf(costOf(client, lease.model, completion), inputTokens + outputTokens)
-              const timed = yield* ended({ _tag: "Succeeded", completion }, used)
-              yield* lease.settle({ _tag: "Succeeded", usage: completion.usage })
-              yield* benchmark.record({
-                ...measured,
-                outcome: "succeeded",
-                tokens: inputTokens + outputTokens,
-                outputTokens
-              })
-              yield* detector.report(client.id, lease.model, { _tag: "Succeeded" })
-              return timed
-            }
-            // An interruption of this delegation ends here, and the scope settles the lease as ignored.
-            yield* restore(Effect.void)
-            const failure = yield* failureOf(client, lease.model, exit.cause)
-            const timed = yield* ended({ _tag: "Failed", failure }, usedByFailure(failure, bound))
-            yield* benchmark.record({
-              ...measured,
-              outcome: scopeOf(failure) === "platform" ? "platform-failure" : "other-failure",
-              tokens: 0
-            })
-            const report = detector.report(client.id, lease.model, { _tag: "Failed", failure })
-            const settle = lease.settle({ _tag: "Failed", failure })
-            // A refused key or model is out before the permit is free, so that no waiting call is sent to it.
-            const takesOut = failure._tag === "CredentialFailure" || failure._tag === "ModelFailure"
-            yield* takesOut ? Effect.zipRight(report, settle) : Effect.zipRight(settle, report)
-            return timed
-          })
-        ).pipe(
-          Effect.tap(({ outcome }) => annotateSpan({ outcome: outcome._tag })),
-          traced("Delegation.attempt", {
-            attributes: { number: started.number, platform: started.platform, model: started.model }
-          })
+        lost?: Deferred.Deferred<void>
+      ): Effect.Effect<TimedOutcome> => {
+        const { model, number, platform } = opened.started
+        return Effect.uninterruptibleMask((restore) => sendAndTell(restore, opened, call, deadlineAt, lost)).pipe(
+          traced("Delegation.attempt", { attributes: { number, platform, model } })
         )
+      }
 
       const open = <E>(
         request: DelegationRequest<E>,
-        turn: Turn,
+        { contenders, excluded, number, policy }: Turn,
         { isHedge, lease, reservation }: Pick<Opened, "lease" | "reservation"> & { readonly isHedge: boolean }
-      ) =>
-        Effect.gen(function* () {
-          const { contenders, excluded, number, policy } = turn
-          const started: Opened["started"] = {
-            number,
-            platform: lease.platform,
-            model: lease.model,
-            decision: decisionOf(
-              { ...lease, waitedMs: rounded(lease.waitedMs) },
-              { contenders, excluded, policy, isHedge }
-            )
-          }
-          yield* Effect.tapError(request.journal.attemptStarted({ ...started, booking: reservation.booking }), () =>
-            reservation.settle(nothing)
+      ): Effect.Effect<Opened, E> => {
+        const started: Opened["started"] = {
+          number,
+          platform: lease.platform,
+          model: lease.model,
+          decision: decisionOf(
+            { ...lease, waitedMs: rounded(lease.waitedMs) },
+            { contenders, excluded, policy, isHedge }
           )
-          const client = Option.getOrThrow(platforms.get(lease.platform))
-          return { client, lease, reservation, started } satisfies Opened
-        })
+        }
+        const client = Option.getOrThrow(platforms.get(lease.platform))
+        return request.journal.attemptStarted({ ...started, booking: reservation.booking }).pipe(
+          Effect.tapError(() => reservation.settle(nothing)),
+          Effect.as({ client, lease, reservation, started })
+        )
+      }
 
-      const close = <E>(request: DelegationRequest<E>, { client, started }: Opened, timed: TimedOutcome) =>
-        Effect.gen(function* () {
-          const { correction, durationMs, endedAt, outcome, text, timeToFirstTokenMs } = timed
-          const { model, number, platform } = started
-          yield* request.journal.attemptEnded({
-            number,
-            platform,
-            model,
-            durationMs,
-            timeToFirstTokenMs,
-            correction,
-            ...(outcome._tag === "Succeeded" || text === "" ? {} : { partial: text }),
-            result:
-              outcome._tag === "Succeeded"
-                ? {
-                    _tag: "Succeeded",
-                    usage: outcome.completion.usage,
-                    costUsd: costOf(client, model, outcome.completion)
+      const close = <E>(
+        request: DelegationRequest<E>,
+        { client, started }: Opened,
+        timed: TimedOutcome
+      ): Effect.Effect<Attempted, E> => {
+        const { correction, durationMs, endedAt, outcome, text, timeToFirstTokenMs } = timed
+        const { model, number, platform } = started
+        const written = request.journal.attemptEnded({
+          number,
+          platform,
+          model,
+          durationMs,
+          timeToFirstTokenMs,
+          correction,
+          ...(outcome._tag === "Succeeded" || text === "" ? {} : { partial: text }),
+          result:
+            outcome._tag === "Succeeded"
+              ? {
+                  _tag: "Succeeded",
+                  usage: outcome.completion.usage,
+                  costUsd: costOf(client, model, outcome.completion)
+                }
+              : outcome
+        })
+        return Effect.as(written, { client, model, outcome, entry: entryOf(started, timed), endedAt })
+      }
+
+      /**
+       * One effect with a lease and what the attempt may use of the budgets; nothing where they left no room by the time of
+       * its turn. What it leaves unsettled is settled: the lease as ignored, the reservation as used.
+       */
+      const permitted = <A, E, E2>(
+        request: DelegatedCall & Pick<DelegationRequest<unknown>, "held" | "id">,
+        turn: Turn,
+        wait: Parameters<typeof requestOf>[2],
+        use: {
+          readonly onPermit: (permit: Pick<Opened, "lease" | "reservation">) => Effect.Effect<A, E>
+          readonly onUnavailable: (error: LeaseUnavailable) => Effect.Effect<Option.Option<A>, E2>
+        }
+      ): Effect.Effect<Option.Option<A>, E | E2> =>
+        resources.withLease<Option.Option<A>, E | E2, E2>(
+          { ...requestOf(request, turn, wait), attempt: { id: request.id, number: turn.number } },
+          {
+            onUnavailable: use.onUnavailable,
+            onLease: (lease) =>
+              Effect.uninterruptibleMask((restore) => {
+                const amount = within.boundOn(request.call, turn.size.inputTokens, lease)
+                const payer = WithinBudgets.payerOf(request)
+                return Effect.matchEffect(budgets.reserve(payer, { platform: lease.platform, amount }), {
+                  onFailure: (error) => restore(use.onUnavailable(WithinBudgets.budgetsUnknown(error))),
+                  onSuccess: (reserved) => {
+                    if (Option.isNone(reserved)) return Effect.succeedNone
+                    const reservation = reserved.value
+                    const used = restore(Effect.asSome(use.onPermit({ lease, reservation })))
+                    return Effect.onExit(used, () => reservation.settle(amount))
                   }
-                : outcome
-          })
-          return { client, model, outcome, entry: entryOf(started, timed), endedAt } satisfies Attempted
-        })
-
-      /** A lease, and what the attempt may use of the budgets; nothing where they left no room by the time of its turn. */
-      const permit = <E>(request: DelegationRequest<E>, turn: Turn, wait: Parameters<typeof requestOf>[2]) =>
-        Effect.gen(function* () {
-          const lease = yield* resources.acquire({
-            ...requestOf(request, turn, wait),
-            attempt: { id: request.id, number: turn.number }
-          })
-          const amount = within.boundOn(request.call, turn.size.inputTokens, lease)
-          const reservation = yield* Effect.mapError(
-            budgets.reserve(WithinBudgets.payerOf(request), { platform: lease.platform, amount }),
-            WithinBudgets.budgetsUnknown
-          )
-          return Option.map(reservation, (reservation) => ({ lease, reservation }))
-        })
-
-      /** A second attempt on another platform, where one is free at this moment. */
-      const openHedge = <E>(request: DelegationRequest<E>, turn: Turn, first: Opened) =>
-        Effect.gen(function* () {
-          const { platform } = first.lease
-          const hedge: Turn = {
-            ...turn,
-            contenders: turn.contenders.filter((contender) => contender.platform !== platform),
-            excluded: [...turn.excluded, { platform, reason: "it has the call already and takes unusually long" }],
-            number: turn.number + 1
+                })
+              })
           }
-          if (hedge.contenders.length === 0 || request.mayHedge?.() === false) return Option.none<Opened>()
-          const permitted = yield* Effect.option(permit(request, hedge, { maxWaitMs: 0, patienceMs: 0 }))
-          return Option.isNone(permitted) || Option.isNone(permitted.value)
-            ? Option.none<Opened>()
-            : Option.some(yield* open(request, hedge, { ...permitted.value.value, isHedge: true }))
-        })
+        )
 
       /** The attempt, and after `afterMs` a second one beside it. All are ended; the one that succeeded comes last. */
       const sendHedged = <E>(
@@ -516,34 +507,73 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
         turn: Turn,
         first: Opened,
         afterMs: number
-      ): Effect.Effect<ReadonlyArray<Attempted>, E, Scope.Scope> =>
-        Effect.gen(function* () {
-          const lost = yield* Deferred.make<void>()
-          const begin = (opened: Opened) => Effect.forkScoped(send(opened, request, turn.deadlineAt, Option.some(lost)))
-          const firstFiber = yield* begin(first)
-          const early = yield* Effect.timeoutOption(Fiber.join(firstFiber), afterMs)
-          if (Option.isSome(early)) return [yield* close(request, first, early.value)]
-          const hedge = yield* openHedge(request, turn, first)
-          if (Option.isNone(hedge)) return [yield* close(request, first, yield* Fiber.join(firstFiber))]
-          const second = hedge.value
-          const secondFiber = yield* begin(second)
+      ): Effect.Effect<ReadonlyArray<Attempted>, E> =>
+        Effect.scoped(
+          Effect.gen(function* () {
+            const lost = yield* Deferred.make<void>()
+            const begin = (opened: Opened) => Effect.forkScoped(send(opened, request, turn.deadlineAt, lost))
+            const firstFiber = yield* begin(first)
+            const early = yield* Effect.timeoutOption(Fiber.join(firstFiber), afterMs)
+            if (Option.isSome(early)) return [yield* close(request, first, early.value)]
 
-          const { ended, other, rest, timed } = yield* Effect.raceFirst(
-            Effect.map(Fiber.join(firstFiber), (timed) => ({ timed, ended: first, other: second, rest: secondFiber })),
-            Effect.map(Fiber.join(secondFiber), (timed) => ({ timed, ended: second, other: first, rest: firstFiber }))
-          )
-          if (timed.outcome._tag !== "Succeeded") {
-            return [yield* close(request, ended, timed), yield* close(request, other, yield* Fiber.join(rest))]
-          }
-          yield* Deferred.succeed(lost, undefined)
-          const late = yield* Fiber.join(rest)
-          if (ended === second) yield* router.chosen(request.requirement, second.lease.platform)
-          const won = yield* close(request, ended, timed)
-          // it may have been answered in the same moment: a call has one answer
-          const isSecondAnswer = late.outcome._tag === "Succeeded"
-          const loser = yield* close(request, other, isSecondAnswer ? { ...late, outcome: { _tag: "Ignored" } } : late)
-          return [loser, won]
-        })
+            const beside = (second: Opened) =>
+              Effect.gen(function* () {
+                const secondFiber = yield* begin(second)
+                const { ended, other, rest, timed } = yield* Effect.raceFirst(
+                  Effect.map(Fiber.join(firstFiber), (timed) => ({
+                    timed,
+                    ended: first,
+                    other: second,
+                    rest: secondFiber
+                  })),
+                  Effect.map(Fiber.join(secondFiber), (timed) => ({
+                    timed,
+                    ended: second,
+                    other: first,
+                    rest: firstFiber
+                  }))
+                )
+                if (timed.outcome._tag !== "Succeeded") {
+                  return [yield* close(request, ended, timed), yield* close(request, other, yield* Fiber.join(rest))]
+                }
+                yield* Deferred.succeed(lost, undefined)
+                const late = yield* Fiber.join(rest)
+                if (ended === second) yield* router.chosen(request.requirement, second.lease.platform)
+                const won = yield* close(request, ended, timed)
+                // it may have been answered in the same moment: a call has one answer
+                const isSecondAnswer = late.outcome._tag === "Succeeded"
+                const loser = yield* close(
+                  request,
+                  other,
+                  isSecondAnswer ? { ...late, outcome: { _tag: "Ignored" } } : late
+                )
+                return [loser, won]
+              })
+
+            const { platform } = first.lease
+            const hedge: Turn = {
+              ...turn,
+              contenders: turn.contenders.filter((contender) => contender.platform !== platform),
+              excluded: [...turn.excluded, { platform, reason: "it has the call already and takes unusually long" }],
+              number: turn.number + 1
+            }
+            const mayHedge = hedge.contenders.length > 0 && request.mayHedge?.() !== false
+            // where another platform is free at this moment
+            const both = mayHedge
+              ? yield* permitted(
+                  request,
+                  hedge,
+                  { maxWaitMs: 0, patienceMs: 0 },
+                  {
+                    onPermit: (permit) =>
+                      Effect.scoped(Effect.flatMap(open(request, hedge, { ...permit, isHedge: true }), beside)),
+                    onUnavailable: () => Effect.succeedNone
+                  }
+                )
+              : Option.none()
+            return Option.isSome(both) ? both.value : [yield* close(request, first, yield* Fiber.join(firstFiber))]
+          })
+        )
 
       /**
        * One lease and the attempt it permits, perhaps with a hedge; no attempt where the deadline came first, and nothing
@@ -559,41 +589,46 @@ export class Delegation extends Context.Tag("dream-team/Delegation")<
           readonly mayRecoverUnannounced: boolean
         },
         mayHedge: boolean
-      ): Effect.Effect<Option.Option<ReadonlyArray<Attempted>>, LeaseUnavailable | E> =>
-        Effect.gen(function* () {
-          const { mayRecoverUnannounced, ...patience } = wait
-          const permitted = yield* Effect.mapError(
-            permit(request, turn, patience),
-            ({ earliestAt, message, reasons }) =>
-              new LeaseUnavailable({
-                message,
-                reasons: [...reasons, ...turn.excluded],
-                // absent where one may be free at any moment: somebody else's reset is not to be waited for then
-                earliestAt:
-                  earliestAt === undefined
-                    ? undefined
-                    : knownBefore(
-                        request.deadline,
-                        earliestOf([{ earliestAt }, ...turn.excluded]),
-                        mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
-                      )
-              })
+      ): Effect.Effect<Option.Option<ReadonlyArray<Attempted>>, LeaseUnavailable | E> => {
+        const { mayRecoverUnannounced, ...patience } = wait
+
+        const sendOpened = (opened: Opened): Effect.Effect<ReadonlyArray<Attempted>, E> => {
+          const alone = Effect.flatMap(send(opened, request, turn.deadlineAt), (timed) =>
+            Effect.map(close(request, opened, timed), (attempted) => [attempted])
           )
-          if (Option.isNone(permitted)) return Option.none()
-          const { lease } = permitted.value
-          if ((yield* monotonicMs) >= turn.deadlineAt) {
-            yield* permitted.value.reservation.settle(nothing)
-            return Option.some([])
-          }
-          yield* router.chosen(request.requirement, lease.platform)
-          const opened = yield* open(request, turn, { ...permitted.value, isHedge: false })
-          const hedgeAfterMs = mayHedge ? yield* benchmark.latencyP95(lease.platform, request.type) : Option.none()
-          return Option.some(
-            Option.isSome(hedgeAfterMs)
-              ? yield* sendHedged(request, turn, opened, hedgeAfterMs.value)
-              : [yield* close(request, opened, yield* send(opened, request, turn.deadlineAt, Option.none()))]
-          )
-        }).pipe(Effect.scoped)
+          return mayHedge
+            ? Effect.flatMap(benchmark.latencyP95(opened.lease.platform, request.type), (afterMs) =>
+                Option.isSome(afterMs) ? sendHedged(request, turn, opened, afterMs.value) : alone
+              )
+            : alone
+        }
+
+        return permitted<ReadonlyArray<Attempted>, E, LeaseUnavailable>(request, turn, patience, {
+          onPermit: (permit) =>
+            Effect.flatMap(monotonicMs, (now) =>
+              now >= turn.deadlineAt
+                ? Effect.as(permit.reservation.settle(nothing), [])
+                : Effect.zipRight(
+                    router.chosen(request.requirement, permit.lease.platform),
+                    Effect.flatMap(open(request, turn, { ...permit, isHedge: false }), sendOpened)
+                  )
+            ),
+          onUnavailable: ({ earliestAt, message, reasons }) =>
+            new LeaseUnavailable({
+              message,
+              reasons: [...reasons, ...turn.excluded],
+              // absent where one may be free at any moment: somebody else's reset is not to be waited for then
+              earliestAt:
+                earliestAt === undefined
+                  ? undefined
+                  : knownBefore(
+                      request.deadline,
+                      earliestOf([{ earliestAt }, ...turn.excluded]),
+                      mayRecoverUnannounced || reasons.some((reason) => reason.earliestAt === undefined)
+                    )
+            })
+        })
+      }
 
       const delegate = <E = never>(request: DelegationRequest<E>): Effect.Effect<Delegated, DelegationError | E> =>
         Effect.gen(function* () {

@@ -70,6 +70,14 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
   ResourceManager,
   {
     readonly acquire: (request: Dispatcher.LeaseRequest) => Effect.Effect<Lease, LeaseUnavailable, Scope.Scope>
+    /** The same for one effect, without a scope: a lease that it leaves unsettled is settled as `Ignored`. */
+    readonly withLease: <A, E, E2>(
+      request: Dispatcher.LeaseRequest,
+      use: {
+        readonly onLease: (lease: Lease) => Effect.Effect<A, E>
+        readonly onUnavailable: (error: LeaseUnavailable) => Effect.Effect<A, E2>
+      }
+    ) => Effect.Effect<A, E | E2>
     /** Fails as `acquire` would fail at once: where it is certain that no lease can be had in time. Takes nothing. */
     readonly forecast: (request: Dispatcher.LeaseRequest) => Effect.Effect<void, LeaseUnavailable>
     /** Who could take such a call now, who would get it, and why not the others. Takes nothing. */
@@ -289,8 +297,15 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         busy: held.busy,
         started: (limits) => act((at) => dispatcher.started(held, limits, at)),
         settle: (settlement) =>
-          Effect.flatMap(Random.next, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
+          Effect.suspend(() => {
+            if (held.isSettled) return Effect.void
+            // only a failure trips a breaker, and so needs the jitter
+            const jitter = settlement._tag === "Failed" ? Random.next : Effect.succeed(0)
+            return Effect.flatMap(jitter, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
+          })
       })
+
+      type Restore = <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
 
       const answerOf = (ticket: Dispatcher.Ticket): Effect.Effect<Dispatcher.Held, LeaseUnavailable> => {
         const effectOf = (answer: Dispatcher.Answer): Effect.Effect<Dispatcher.Held, LeaseUnavailable> =>
@@ -300,6 +315,18 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
           else ticket.onAnswer = (answer) => resume(effectOf(answer))
         })
       }
+
+      /** Runs where nothing interrupts it but the wait that it restores. */
+      const granted = (request: Dispatcher.LeaseRequest, restore: Restore): Effect.Effect<Lease, LeaseUnavailable> =>
+        Effect.flatMap(
+          act((at) => dispatcher.enter(request, at)),
+          (ticket) =>
+            restore(answerOf(ticket)).pipe(
+              Effect.onInterrupt(() => act((at) => dispatcher.leave(ticket, at))),
+              Effect.map(leaseOf),
+              Effect.tap(({ platform, waitedMs }) => annotateSpan({ platform, waitedMs }))
+            )
+        ).pipe(traced("ResourceManager.acquire", { attributes: { priority: request.priority } }))
 
       // Changes by hand
 
@@ -366,25 +393,22 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       })
 
       return {
-        acquire: Effect.fnUntraced(function* (request: Dispatcher.LeaseRequest) {
-          yield* annotateSpan({ priority: request.priority })
-          const scope = yield* Effect.scope
-          // what is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on
-          const lease = yield* Effect.uninterruptibleMask((restore) =>
-            Effect.gen(function* () {
-              const ticket = yield* act((at) => dispatcher.enter(request, at))
-              const held = yield* restore(answerOf(ticket)).pipe(
-                Effect.onInterrupt(() => act((at) => dispatcher.leave(ticket, at)))
+        acquire: (request) =>
+          Effect.flatMap(Effect.scope, (scope) =>
+            // what is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on
+            Effect.uninterruptibleMask((restore) =>
+              Effect.tap(granted(request, restore), (lease) =>
+                Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" }))
               )
-              const lease = leaseOf(held)
-              // `Effect.addFinalizer` would keep the fiber's references for it, which takes as long as the grant
-              yield* Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" }))
-              return lease
+            )
+          ),
+        withLease: (request, { onLease, onUnavailable }) =>
+          Effect.uninterruptibleMask((restore) =>
+            Effect.matchEffect(granted(request, restore), {
+              onSuccess: (lease) => Effect.onExit(restore(onLease(lease)), () => lease.settle({ _tag: "Ignored" })),
+              onFailure: (error) => restore(onUnavailable(error))
             })
-          )
-          yield* annotateSpan({ platform: lease.platform, waitedMs: lease.waitedMs })
-          return lease
-        }, traced("ResourceManager.acquire")),
+          ),
         forecast: (request) =>
           Effect.flatMap(
             act((at) => dispatcher.forecast(request, at)),

@@ -59,13 +59,12 @@ interface Process {
 
 const reserve = ({ budgets, store }: Process, tenant: TenantId, platform: PlatformId, bound: Amount) =>
   Effect.gen(function* () {
-    const scope = yield* Scope.make()
-    const taken = yield* Scope.extend(budgets.reserve({ tenant }, { platform, amount: bound }), scope)
+    const taken = yield* budgets.reserve({ tenant }, { platform, amount: bound })
     if (Option.isNone(taken)) return Option.none()
     yield* store.book(taken.value.booking)
     return Option.some({
       settle: (used: Amount) => Effect.flatMap(taken.value.settle(used), store.book),
-      abandon: Scope.close(scope, Exit.void)
+      abandon: taken.value.settle(bound)
     })
   })
 
@@ -246,7 +245,7 @@ describe("Budgets", () => {
             unaffordable.map(({ isOwn, kind }) => `${kind} ${isOwn}`)
           )
         assert.deepStrictEqual(yield* fits(600), ["never true"])
-        const taken = yield* Scope.extend(budgets.reserve(payer, { platform: codex, amount: amount(0, 400) }), scope)
+        const taken = yield* budgets.reserve(payer, { platform: codex, amount: amount(0, 400) })
         if (Option.isNone(taken)) return assert.fail("it does not fit")
         yield* store.book(taken.value.booking)
         assert.deepStrictEqual(yield* fits(200), ["reserved true"])

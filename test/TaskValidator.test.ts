@@ -31,6 +31,7 @@ const forecasting = (forecast: ResourceManager["Type"]["forecast"]) =>
     ResourceManager.of({
       forecast,
       acquire: () => unused,
+      withLease: () => unused,
       outlook: () => unused,
       setOut: () => unused,
       setExhausted: () => unused,

@@ -73,18 +73,23 @@ export const make = (
   return {
     boundOn,
     now,
-    until: (until, paid, contenders, inputTokens) =>
-      Effect.gen(function* () {
-        while (true) {
-          const outlook = yield* now(paid, contenders, inputTokens)
+    until: (until, paid, contenders, inputTokens) => {
+      const look: Effect.Effect<Affordable, ServiceUnavailable> = Effect.flatMap(
+        now(paid, contenders, inputTokens),
+        (outlook) => {
           const maySettle =
             outlook.affordable.length === 0 && outlook.unaffordable.some(({ kind }) => kind === "reserved")
-          if (!maySettle) return outlook
-          const leftMs = until - (yield* monotonicMs)
-          if (leftMs <= 0) return outlook
-          yield* Effect.timeoutOption(budgets.settled(outlook.settlements), leftMs)
+          return maySettle
+            ? Effect.flatMap(monotonicMs, (at) =>
+                at >= until
+                  ? Effect.succeed(outlook)
+                  : Effect.zipRight(Effect.timeoutOption(budgets.settled(outlook.settlements), until - at), look)
+              )
+            : Effect.succeed(outlook)
         }
-      }).pipe(Effect.mapError(budgetsUnknown))
+      )
+      return Effect.mapError(look, budgetsUnknown)
+    }
   }
 }
 

@@ -109,6 +109,8 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
 
     const layer = Layer.succeed(ResourceManager, {
       acquire,
+      withLease: (request, { onLease, onUnavailable }) =>
+        Effect.scoped(Effect.matchEffect(acquire(request), { onSuccess: onLease, onFailure: onUnavailable })),
       setOut: (target, reason) =>
         Effect.sync(() => {
           const name = key(target.platform, target.model)

@@ -359,6 +359,7 @@ export const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effe
     const view = Effect.sync(() => ({ ...resources, admission: { ...resources.admission, bytes } }))
     return ResourceManager.of({
       acquire: () => Effect.dieMessage("not scripted"),
+      withLease: () => Effect.dieMessage("not scripted"),
       forecast: () => Effect.dieMessage("not scripted"),
       outlook: () => Effect.dieMessage("not scripted"),
       setOut: () => Effect.void,
