@@ -191,9 +191,13 @@ const make = Effect.gen(function* () {
       verdict: valid.verdict
     })
     return yield* Effect.uninterruptible(
-      Effect.tap(accept, ({ replayed }) =>
-        replayed ? Effect.void : Effect.zipRight(crew.due(deadline), crew.queued([classId]))
-      )
+      Effect.map(accept, (accepted) => {
+        if (!accepted.replayed) {
+          crew.due(deadline)
+          crew.queued([classId])
+        }
+        return accepted
+      })
     )
   }, traced("Coordinator.submit"))
 
@@ -234,7 +238,10 @@ const make = Effect.gen(function* () {
     const { task } = yield* Effect.uninterruptible(
       // Others may be open again with it, each with a deadline of its own.
       Effect.tap(store.retry(tenant, id), ({ classId, task }) =>
-        Effect.zipRight(crew.due(task.updatedAt), crew.queued([classId]))
+        Effect.sync(() => {
+          crew.due(task.updatedAt)
+          crew.queued([classId])
+        })
       )
     )
     return task

@@ -21,11 +21,11 @@ export interface CrewOptions extends Omit<LiveTaskOptions, "stopping" | "wakes">
 export interface Crew {
   readonly stopping: () => boolean
   /** Tasks of these classes may be there to be claimed. */
-  readonly queued: (classIds: Iterable<number>) => Effect.Effect<void>
+  readonly queued: (classIds: Iterable<number>) => void
   /** Ends the wait of all tasks of a class, of those too that are just being parked. */
   readonly wake: (classId: number) => Effect.Effect<void, ServiceUnavailable>
   /** Something of the store is due at this instant, epoch ms. */
-  readonly due: (at: number) => Effect.Effect<void>
+  readonly due: (at: number) => void
   /** Ends the fiber of a task that is no longer to be worked on; answers when its socket is closed. */
   readonly drop: (id: TaskId) => Effect.Effect<void>
 }
@@ -60,24 +60,22 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     const wakesOf = new Map<number, number>()
     const wakes = (classId: number): number => wakesOf.get(classId) ?? 0
 
-    const queued = (classIds: Iterable<number>) =>
-      Effect.sync(() => {
-        for (const classId of classIds) open.add(classId)
-        signal.unsafeOpen()
-      })
+    const queued = (classIds: Iterable<number>): void => {
+      for (const classId of classIds) open.add(classId)
+      signal.unsafeOpen()
+    }
 
-    const due = (at: number) =>
-      Effect.sync(() => {
-        if (at >= dueAt) return
-        dueAt = at
-        signal.unsafeOpen()
-      })
+    const due = (at: number): void => {
+      if (at >= dueAt) return
+      dueAt = at
+      signal.unsafeOpen()
+    }
 
     /** Part of the tasks may be queued even where it fails. */
     const wakeStored = (classId: number) =>
       Effect.tapBoth(store.wakeClass(classId), {
-        onFailure: () => queued([classId]),
-        onSuccess: (woken) => (woken ? queued([classId]) : Effect.void)
+        onFailure: () => Effect.sync(() => queued([classId])),
+        onSuccess: (woken) => Effect.sync(() => (woken ? queued([classId]) : undefined))
       })
 
     const wake = (classId: number) =>
@@ -95,15 +93,17 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
             case "Gone":
               return Effect.void
             case "Queued":
-              return Effect.zipRight(due(task.deadline), queued([classId]))
+              due(task.deadline)
+              queued([classId])
+              return Effect.void
             case "Branched":
-              return Effect.zipRight(due(left.dueAt), queued(left.classIds))
+              due(left.dueAt)
+              queued(left.classIds)
+              return Effect.void
             case "Parked":
+              due(left.until)
               // Woken while it was written: whether that was before or after, nobody can say any more.
-              return Effect.zipRight(
-                due(left.until),
-                left.wakes === wakes(classId) ? Effect.void : Effect.ignore(wakeStored(classId))
-              )
+              return left.wakes === wakes(classId) ? Effect.void : Effect.ignore(wakeStored(classId))
           }
         })
         live += 1
@@ -151,7 +151,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         yield* store.expire
         for (const classId of yield* store.wakeDue) open.add(classId)
         dueAt = Number.POSITIVE_INFINITY
-        yield* Option.match(yield* store.nextInstant, { onNone: () => Effect.void, onSome: due })
+        Option.map(yield* store.nextInstant, due)
       }
       yield* Effect.forEach([...open], claim, { discard: true })
     })
@@ -171,7 +171,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
 
     yield* store.recover
     for (const { id } of yield* store.classes) open.add(id)
-    yield* Option.match(yield* store.nextInstant, { onNone: () => Effect.void, onSome: due })
+    Option.map(yield* store.nextInstant, due)
 
     const filler = yield* round.pipe(
       Effect.catchAllCause((cause) => {
@@ -188,7 +188,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       Effect.forkScoped
     )
 
-    yield* Effect.forkScoped(Stream.runForEach(store.queued, (classId) => queued([classId])))
+    yield* Effect.forkScoped(Stream.runForEach(store.queued, (classId) => Effect.sync(() => queued([classId]))))
     yield* Effect.forkScoped(Stream.runForEach(store.dropped, drop))
 
     const stop = Effect.gen(function* () {

@@ -222,7 +222,7 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
       tasks
     })
     const firstDeadline = tasks.reduce((least, { deadline }) => Math.min(least, deadline), Number.POSITIVE_INFINITY)
-    return yield* Effect.uninterruptible(Effect.tap(insert, () => crew.due(firstDeadline)))
+    return yield* Effect.uninterruptible(Effect.tap(insert, () => Effect.sync(() => crew.due(firstDeadline))))
   })
 
   return {
