@@ -71,13 +71,13 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
   {
     readonly acquire: (request: Dispatcher.LeaseRequest) => Effect.Effect<Lease, LeaseUnavailable, Scope.Scope>
     /** The same for one effect, without a scope: a lease that it leaves unsettled is settled as `Ignored`. */
-    readonly withLease: <A, E, E2>(
+    readonly withLease: <A, E, E2, R = never>(
       request: Dispatcher.LeaseRequest,
       use: {
-        readonly onLease: (lease: Lease) => Effect.Effect<A, E>
-        readonly onUnavailable: (error: LeaseUnavailable) => Effect.Effect<A, E2>
+        readonly onLease: (lease: Lease) => Effect.Effect<A, E, R>
+        readonly onUnavailable: (error: LeaseUnavailable) => Effect.Effect<A, E2, R>
       }
-    ) => Effect.Effect<A, E | E2>
+    ) => Effect.Effect<A, E | E2, R>
     /** Fails as `acquire` would fail at once: where it is certain that no lease can be had in time. Takes nothing. */
     readonly forecast: (request: Dispatcher.LeaseRequest) => Effect.Effect<void, LeaseUnavailable>
     /** Who could take such a call now, who would get it, and why not the others. Takes nothing. */
@@ -305,7 +305,7 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
           })
       })
 
-      type Restore = <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+      type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
       const answerOf = (ticket: Dispatcher.Ticket): Effect.Effect<Dispatcher.Held, LeaseUnavailable> => {
         const effectOf = (answer: Dispatcher.Answer): Effect.Effect<Dispatcher.Held, LeaseUnavailable> =>

@@ -79,6 +79,33 @@ describe("a lease", () => {
     }).pipe(withPlatforms(platformOf(alpha, { requestsPerMinute: 5 })))
   )
 
+  it.effect("for one effect is settled by its end, by its failure and by its interruption", () =>
+    Effect.gen(function* () {
+      const { withLease } = yield* ResourceManager
+      const inUse = Effect.map(platform(), ({ permits }) => permits.inUse)
+      const during = <A, E, R>(onLease: Effect.Effect<A, E, R>) =>
+        withLease<A, E, never, R>(requestOf({}), { onLease: () => onLease, onUnavailable: Effect.die })
+      expect(yield* during(inUse)).toBe(1)
+      expect(yield* inUse).toBe(0)
+      expect(yield* Effect.flip(during(Effect.fail("no")))).toBe("no")
+      expect(yield* inUse).toBe(0)
+      const running = yield* Effect.fork(during(Effect.never))
+      yield* Effect.yieldNow()
+      const waiting = yield* Effect.fork(during(Effect.never))
+      yield* Effect.yieldNow()
+      expect([yield* inUse, (yield* queue).MEDIUM.depth]).toEqual([1, 1])
+      yield* Fiber.interrupt(waiting)
+      expect((yield* queue).MEDIUM.depth).toBe(0)
+      yield* Fiber.interrupt(running)
+      expect(yield* inUse).toBe(0)
+      const refused = withLease(requestOf({ candidates: [] }), {
+        onLease: () => Effect.succeed("granted"),
+        onUnavailable: ({ _tag }) => Effect.succeed(_tag)
+      })
+      expect(yield* refused).toBe("LeaseUnavailable")
+    }).pipe(withPlatforms(platformOf(alpha, one)))
+  )
+
   it.effect("waits for the refill without polling, to the millisecond", () =>
     Effect.gen(function* () {
       const first = yield* lease()
