@@ -146,9 +146,15 @@ export const makeSqlite = (
           })
       )
 
-    /** Whether a statement of this fiber has to wait for a transaction of another one, or is to have a span. */
-    const isForTheClient = (fiber: Fiber.RuntimeFiber<unknown, unknown>): boolean =>
-      (transactions > 0 && !fiber.currentContext.unsafeMap.has(SqlClient.TransactionConnection.key)) || isTraced(fiber)
+    /**
+     * Whether a statement of the running fiber has to wait for a transaction of another one, or is to have a span. The fiber
+     * is asked for by a call, not by an effect, which would be one more step for every statement.
+     */
+    const isForTheClient = (): boolean => {
+      const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
+      if (fiber === undefined || isTraced(fiber)) return true
+      return transactions > 0 && !fiber.currentContext.unsafeMap.has(SqlClient.TransactionConnection.key)
+    }
 
     /** What a template stands for. Most are run where they are written, and @effect/sql's statement is never made. */
     class Direct<A extends object>
@@ -168,13 +174,13 @@ export const makeSqlite = (
         this.known ??= client<A>(this.strings, ...this.args)
         return this.known
       }
-      // The running fiber is asked for by a call, not by an effect: that would be one more step for every statement.
-      commit(): Effect.Effect<ReadonlyArray<A>, SqlError> {
-        const fiber = Fiber.getCurrentFiber()
-        if (Option.isNone(fiber) || isForTheClient(fiber.value)) return this.statement.withoutTransform
-        if (isPlain(this.args)) return run(this.strings, this.args, rowsOf)
+      private run<B>(use: (statement: Compiled, params: ReadonlyArray<unknown>) => B): Exit.Exit<B, SqlError> {
+        if (isPlain(this.args)) return run(this.strings, this.args, use)
         const [sql, params] = this.statement.compile()
-        return run(sql, params, rowsOf)
+        return run(sql, params, use)
+      }
+      commit(): Effect.Effect<ReadonlyArray<A>, SqlError> {
+        return isForTheClient() ? this.statement.withoutTransform : this.run(rowsOf)
       }
       get [Statement.FragmentId]() {
         return identity
@@ -182,8 +188,8 @@ export const makeSqlite = (
       get segments() {
         return this.statement.segments
       }
-      get raw() {
-        return this.statement.raw
+      get raw(): Effect.Effect<unknown, SqlError> {
+        return Effect.suspend(() => (isForTheClient() ? this.statement.raw : this.run(rawOf)))
       }
       get withoutTransform() {
         return this.statement.withoutTransform

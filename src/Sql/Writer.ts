@@ -14,16 +14,19 @@ const maxGroup = 256
 /** Above what any group runs, so that nothing else of this process is seen between its statements. */
 const opsWithoutYield = Number.MAX_SAFE_INTEGER
 
+/** Part of what a write does, for use inside a generator of effects: it is none of its own, and so no step of it. */
+export type Steps<A> = Generator<YieldWrap<Effect.Effect<unknown, SqlError>>, A>
+
 /** A write in its place. */
 interface Write {
   /** Runs it and keeps its result. */
-  readonly run: () => Generator<YieldWrap<Effect.Effect<unknown, SqlError>>, void>
+  readonly run: () => Steps<void>
   /** Hands the kept result to the caller. */
   readonly committed: () => void
   readonly failed: (cause: Cause.Cause<SqlError | DatabaseUnavailable>) => Effect.Effect<void>
 }
 
-// A class, and `run` a generator of its own in the one that runs the group: so a write has no step but those of its operation.
+// A class, for its generator: a generator function made anew for each write would cost more than what it does.
 class WriteOf<A> implements Write {
   private readonly operation: Effect.Effect<A, SqlError>
   private readonly answer: (outcome: Effect.Effect<A, ServiceUnavailable>) => void
@@ -35,7 +38,7 @@ class WriteOf<A> implements Write {
     this.result = undefined
   }
 
-  *run() {
+  *run(): Steps<void> {
     this.result = Exit.succeed(yield* this.operation)
   }
 
