@@ -82,6 +82,13 @@ export type StoredEvents = { readonly at: number } & (
     }
 )
 
+/** Whose the events of a task are, as its row says. */
+export interface TaskBelonging {
+  readonly id: TaskId
+  readonly tenant: TenantId
+  readonly job_id: JobId | null
+}
+
 /** An event of a platform before it is stored. */
 export interface NewPlatformEvent {
   readonly platform: PlatformId
@@ -128,7 +135,11 @@ export class Events extends Context.Tag("dream-team/Events")<
   Events,
   {
     /** Stores a task's events in order, inside the write of what they tell of; its commit wakes their readers. */
-    readonly append: (taskId: TaskId, at: number, bodies: ReadonlyArray<TaskEventBody>) => Effect.Effect<void, SqlError>
+    readonly append: (
+      task: TaskBelonging,
+      at: number,
+      bodies: ReadonlyArray<TaskEventBody>
+    ) => Effect.Effect<void, SqlError>
     /** The same for a job. */
     readonly appendJob: (
       jobId: JobId,
@@ -182,17 +193,14 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
     const stored = yield* Effect.makeLatch(false)
 
     const wakeReaders = Effect.suspend(() => {
-      const tasks = [...touched]
+      const signals: Array<PubSub.PubSub<void>> = []
+      for (const taskId of touched) {
+        const entry = watched.get(taskId)
+        if (entry !== undefined) signals.push(entry.signals)
+      }
       touched.clear()
       if (followers.size > 0) stored.unsafeOpen()
-      return Effect.forEach(
-        tasks,
-        (taskId) => {
-          const entry = watched.get(taskId)
-          return entry === undefined ? Effect.void : PubSub.publish(entry.signals, undefined)
-        },
-        { discard: true }
-      )
+      return inTurn(signals, (signal) => PubSub.publish(signal, undefined))
     })
 
     const watch = (taskId: TaskId) =>
@@ -378,9 +386,29 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       )
 
     const steps = new Set<(stored: StoredEvents) => Effect.Effect<void, SqlError>>()
-    const inWrite = (stored: StoredEvents) => inTurn([...steps], (step) => step(stored))
+    /** For use inside a generator of effects, where it costs nothing while nobody has added a step. */
+    function* inWrite(stored: StoredEvents) {
+      for (const step of steps) yield* step(stored)
+    }
 
     const afterwards = writer.afterCommit(wakeReaders)
+
+    const append = Effect.fnUntraced(function* (
+      { id, job_id, tenant }: TaskBelonging,
+      at: number,
+      bodies: ReadonlyArray<TaskEventBody>
+    ) {
+      if (bodies.length === 0) return
+      touched.add(id)
+      yield* afterwards
+      for (const body of bodies) {
+        // One text, however many there are: it is compiled once, by us and by the database.
+        yield* sql`
+          INSERT INTO events (tenant, job_id, task_id, type, at, body)
+          VALUES (${tenant}, ${job_id}, ${id}, ${body.type}, ${at}, ${JSON.stringify(body)})`
+      }
+      yield* inWrite({ kind: "task", id, at, bodies })
+    })
 
     const rowOf = (
       whose: Readonly<Record<string, string>>,
@@ -397,28 +425,12 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
           )
 
     return {
-      append: (taskId, at, bodies) =>
-        bodies.length === 0
-          ? Effect.void
-          : Effect.suspend(() => {
-              touched.add(taskId)
-              // One text for all of them: each is compiled once, by us and by the database.
-              const insert = (body: TaskEventBody) => sql`
-                INSERT INTO events (tenant, job_id, task_id, type, at, body)
-                SELECT tenant, job_id, id, ${body.type}, CAST(${at} AS BIGINT), ${JSON.stringify(body)}
-                FROM tasks WHERE id = ${taskId}`
-              return afterwards.pipe(
-                Effect.zipRight(inTurn(bodies, insert)),
-                Effect.zipRight(inWrite({ kind: "task", id: taskId, at, bodies }))
-              )
-            }),
-      appendJob: (jobId, tenant, at, bodies) =>
-        bodies.length === 0
-          ? Effect.void
-          : Effect.zipRight(
-              insertRows(bodies.map((body) => rowOf({ tenant, job_id: jobId }, at, body))),
-              inWrite({ kind: "job", id: jobId, tenant, at, bodies })
-            ),
+      append,
+      appendJob: Effect.fnUntraced(function* (jobId, tenant, at, bodies) {
+        if (bodies.length === 0) return
+        yield* insertRows(bodies.map((body) => rowOf({ tenant, job_id: jobId }, at, body)))
+        yield* inWrite({ kind: "job", id: jobId, tenant, at, bodies })
+      }),
       appendKey: (tenant, at, bodies) => insertRows(bodies.map((body) => rowOf({ tenant }, at, body))),
       appendPlatform: (events) => insertRows(events.map(({ at, body, platform }) => rowOf({ platform }, at, body))),
       appendSession: (session_id, at, bodies) => insertRows(bodies.map((body) => rowOf({ session_id }, at, body))),

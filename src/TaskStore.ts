@@ -1,6 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Array as Arr, Context, Effect, identity, Layer, Option, type ParseResult, Schema, type Stream } from "effect"
+import { Array as Arr, Context, Effect, Layer, Option, type ParseResult, Schema, type Stream } from "effect"
 import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
 import type { Booking } from "./Domain/Budget.js"
 import type { TaskEventBody } from "./Domain/Event.js"
@@ -25,15 +25,16 @@ import {
 } from "./Domain/Task.js"
 import { epochMs } from "./Domain/Time.js"
 import type { Usage } from "./Domain/Usage.js"
-import { Events } from "./Events.js"
+import { Events, type TaskBelonging } from "./Events.js"
 import { Settings } from "./Settings.js"
-import { inTurn } from "./Sql/inTurn.js"
-import { SqlWriter, unavailable } from "./Sql/Writer.js"
+import { changedRows } from "./Sql/changes.js"
+import { SqlWriter, type Steps, unavailable } from "./Sql/Writer.js"
 import {
   blockedWhy,
   chunksOf,
   type Edge,
   type EndEvent,
+  type EndedTask,
   type JobEndEvent,
   makeConsequences
 } from "./TaskStore/Consequences.js"
@@ -181,6 +182,15 @@ export interface ListQuery {
   readonly limit: number
 }
 
+const outcomeColumns = {
+  Succeeded: "succeeded",
+  Failed: "failed",
+  Interrupted: "interrupted",
+  Ignored: "ignored"
+} as const
+const justQueued = [{ type: "task.queued" }] as const
+const noKey = { key: null, hash: null }
+
 /** An owner that dies this often during a task's attempts is killed by the task. */
 const maxOwnerDeaths = 3
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
@@ -309,9 +319,6 @@ const make = Effect.gen(function* () {
   const { retention } = yield* Settings
   const writer = yield* SqlWriter
 
-  const record = (id: TaskId, at: number, ...bodies: ReadonlyArray<TaskEventBody>): Effect.Effect<void, SqlError> =>
-    events.append(id, at, bodies)
-
   const read = <A>(query: Effect.Effect<A, SqlError | ParseResult.ParseError>): Effect.Effect<A, ServiceUnavailable> =>
     query.pipe(
       Effect.tapError((error) => Effect.logError("The task database could not be read", error)),
@@ -320,30 +327,35 @@ const make = Effect.gen(function* () {
 
   /** A write that gets the current wall time. */
   const write = <A>(operation: (now: number) => Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
-    Effect.flatMap(epochMs, (now) => writer.write(operation(now)))
+    Effect.clockWith((clock) => writer.write(operation(clock.unsafeCurrentTimeMillis())))
 
   const epoch = yield* write(
     (now) => sql<{ readonly epoch: number }>`INSERT INTO epochs (started_at) VALUES (${now}) RETURNING epoch`
   ).pipe(Effect.flatMap(([row]) => (row === undefined ? Effect.die("no epoch was given") : Effect.succeed(row.epoch))))
 
-  const ownedBy = (claim: TaskClaim) =>
-    sql`id = ${claim.id} AND claims = ${claim.number} AND claim_epoch = ${epoch} AND state IN ('queued', 'running')`
+  const changeIfOwned = Effect.fnUntraced(function* (
+    claim: TaskClaim,
+    now: number,
+    change: (task: EndedTask, now: number) => Steps<unknown>
+  ) {
+    // Nobody else writes meanwhile, and to look first costs SQLite a tenth of what it takes to return what was changed.
+    const [task] = yield* sql<EndedTask>`
+      SELECT id, tenant, job_id, awaited, children FROM tasks
+      WHERE id = ${claim.id} AND claims = ${claim.number} AND claim_epoch = ${epoch} AND state IN ('queued', 'running')`
+    if (task === undefined) return false
+    yield* change(task, now)
+    return true
+  })
 
-  /** Runs an update of the owned row, and what follows from it, only where the row is owned. */
+  /** Changes a task as its owner, and does nothing where it is not its own any more. */
   const owning = (
     claim: TaskClaim,
-    operation: (now: number) => {
-      readonly update: Effect.Effect<unknown, SqlError>
-      readonly follow: Effect.Effect<unknown, SqlError>
-    }
+    change: (task: EndedTask, now: number) => Steps<unknown>
   ): Effect.Effect<void, OwnershipLost | ServiceUnavailable> =>
-    write((now) => {
-      const { follow, update } = operation(now)
-      // Nobody else writes meanwhile, and to look first costs SQLite a tenth of what it takes to return what was changed.
-      return Effect.flatMap(sql`SELECT seq FROM tasks WHERE ${ownedBy(claim)}`, (rows) =>
-        rows.length === 0 ? Effect.succeed(false) : update.pipe(Effect.zipRight(follow), Effect.as(true))
-      )
-    }).pipe(Effect.flatMap((owned) => (owned ? Effect.void : new OwnershipLost({ id: claim.id }))))
+    Effect.flatMap(
+      write((now) => changeIfOwned(claim, now, change)),
+      (owned) => (owned ? Effect.void : new OwnershipLost({ id: claim.id }))
+    )
 
   /** Ends whatever attempts of a task are still running; answers with their events. */
   const cutAttempts = (
@@ -358,45 +370,34 @@ const make = Effect.gen(function* () {
       (rows) => rows.map((row): TaskEventBody => ({ type: `attempt.${outcome}`, ...row }))
     )
 
-  const endAttempt = (
-    id: TaskId,
-    now: number,
-    attempt: AttemptEnd
-  ): Effect.Effect<ReadonlyArray<TaskEventBody>, SqlError> => {
-    const { durationMs, model, number, outcome, platform } = attempt
-    const named = { number, platform, model }
-    const column = { Succeeded: "succeeded", Failed: "failed", Interrupted: "interrupted", Ignored: "ignored" } as const
+  /** Writes down how an attempt ended, where it was still running; answers with its event. */
+  function* endAttempt(id: TaskId, now: number, attempt: AttemptEnd): Steps<ReadonlyArray<TaskEventBody>> {
+    const { correction, durationMs, model, number, outcome, platform, timeToFirstTokenMs } = attempt
+    const column = outcomeColumns[outcome._tag]
+    const ended = yield* sql`
+      UPDATE attempts SET
+        outcome = ${column},
+        ended_at = ${now},
+        duration_ms = ${durationMs},
+        time_to_first_token_ms = ${timeToFirstTokenMs ?? null},
+        failure = ${outcome._tag === "Failed" ? JSON.stringify(outcome.failure) : null},
+        usage = ${outcome._tag === "Succeeded" ? JSON.stringify(outcome.usage) : null},
+        cost_usd = ${outcome._tag === "Succeeded" ? (outcome.costUsd ?? null) : null}
+      WHERE task_id = ${id} AND number = ${number} AND outcome = 'running'`.raw
+    if (changedRows(ended) === 0) return []
+    if (correction !== undefined) yield* book(sql, correction)
     const event: TaskEventBody =
       outcome._tag === "Failed"
-        ? { type: "attempt.failed", ...named, failure: outcome.failure }
-        : { type: `attempt.${column[outcome._tag]}`, ...named }
-    return Effect.gen(function* () {
-      const [running] = yield* sql`
-        SELECT number FROM attempts WHERE task_id = ${id} AND number = ${number} AND outcome = 'running'`
-      if (running === undefined) return []
-      yield* sql`
-        UPDATE attempts SET
-          outcome = ${column[outcome._tag]},
-          ended_at = ${now},
-          duration_ms = ${durationMs},
-          time_to_first_token_ms = ${attempt.timeToFirstTokenMs ?? null},
-          failure = ${outcome._tag === "Failed" ? JSON.stringify(outcome.failure) : null},
-          usage = ${outcome._tag === "Succeeded" ? JSON.stringify(outcome.usage) : null},
-          cost_usd = ${outcome._tag === "Succeeded" ? (outcome.costUsd ?? null) : null}
-        WHERE task_id = ${id} AND number = ${number}`
-      if (attempt.correction !== undefined) yield* book(sql, attempt.correction)
-      return [event]
-    })
+        ? { type: "attempt.failed", number, platform, model, failure: outcome.failure }
+        : { type: `attempt.${outcomeColumns[outcome._tag]}`, number, platform, model }
+    return [event]
   }
 
   /** What belongs to the end of a task, whoever brings it about: part of the write that ends it. */
-  const ended = (
-    id: TaskId,
-    at: number,
-    attempts: ReadonlyArray<TaskEventBody>,
-    end: EndEvent
-  ): Effect.Effect<void, SqlError> =>
-    Effect.zipRight(record(id, at, ...attempts, end), consequences.ofTask(id, at, end))
+  function* ended(task: EndedTask, at: number, attempts: ReadonlyArray<TaskEventBody>, end: EndEvent): Steps<void> {
+    yield* events.append(task, at, [...attempts, end])
+    yield* consequences.ofTask(task, at, end)
+  }
 
   /** What belongs to the end of a job: part of the write that ends its last task. */
   const jobEnded = (id: JobId, tenant: TenantId, at: number, end: JobEndEvent): Effect.Effect<void, SqlError> =>
@@ -406,11 +407,11 @@ const make = Effect.gen(function* () {
     appendTask: events.append,
     appendJob: events.appendJob,
     cutAttempts: (id, at) => cutAttempts(id, at, "ignored"),
-    ended,
+    ended: Effect.fnUntraced(ended),
     jobEnded
   })
   const withInputs = makeWithInputs(sql)
-  const outcomes = makeOutcomes(sql, { record, addEdges: consequences.addEdges })
+  const outcomes = makeOutcomes(sql, { record: events.append, addEdges: consequences.addEdges })
 
   const taskRow = (tenant: TenantId, id: TaskId) =>
     Effect.map(
@@ -477,46 +478,55 @@ const make = Effect.gen(function* () {
     )
   }
 
+  /** What a new task waits for, in the write that stores it. */
+  const block = Effect.fnUntraced(function* (
+    task: TaskBelonging,
+    now: number,
+    until: number,
+    edges: ReadonlyArray<Edge>
+  ) {
+    yield* events.append(task, now, [{ type: "task.waiting", until, why: blockedWhy(edges.length) }])
+    yield* consequences.addEdges(edges)
+    yield* consequences.await(edges.map((edge) => edge.dependsOn))
+    yield* consequences.settle(now)
+  })
+
+  /** Stores a new task; false where its key is taken. */
+  const store = Effect.fnUntraced(function* (
+    { classId, id, idempotency, priority, request, submission, tenant, type, verdict }: NewTask,
+    now: number,
+    deadline: number,
+    edges: ReadonlyArray<Edge>
+  ) {
+    const { key, hash } = Option.getOrElse(idempotency, () => noKey)
+    if (key !== null && (yield* isTaken(tenant, key, now))) return false
+    const isBlocked = edges.length > 0
+    const { max_nano_usd, max_tokens } = budgetColumns(submission)
+    yield* sql`
+      INSERT INTO tasks (id, tenant, class_id, type, priority, state, idempotency_key, request_hash, preview,
+        submission, request, deadline, allowed_ms, created_at, updated_at, wake_at, waiting_why, blocked_by, depends,
+        callback_url, max_nano_usd, max_tokens, validation)
+      VALUES (${id}, ${tenant}, ${classId}, ${type}, ${rankOf(priority)}, ${isBlocked ? "waiting" : "queued"}, ${key},
+        ${hash}, ${previewOf(submission.prompt)}, ${JSON.stringify(submission)}, ${JSON.stringify(request)},
+        ${deadline}, ${deadline - now}, ${now}, ${now}, ${isBlocked ? deadline : null},
+        ${isBlocked ? blockedWhy(edges.length) : null}, ${edges.length}, ${isBlocked ? 1 : 0},
+        ${submission.callbackUrl ?? null}, ${max_nano_usd}, ${max_tokens},
+        ${verdict === undefined ? null : JSON.stringify(verdict)})`
+    const own = { id, tenant, job_id: null }
+    if (verdict !== undefined) yield* events.append(own, now, [{ type: "task.validated", verdict }])
+    yield* isBlocked ? block(own, now, deadline, edges) : events.append(own, now, justQueued)
+    return true
+  })
+
   const insert = Effect.fnUntraced(function* (task: NewTask) {
     const { idempotency, submission } = task
-    const key = Option.getOrNull(Option.map(idempotency, (given) => given.key))
-    const hash = Option.getOrNull(Option.map(idempotency, (given) => given.hash))
     const now = yield* epochMs
     const deadline = Math.round(task.deadline)
-    const stored = { submission: JSON.stringify(submission), request: JSON.stringify(task.request) }
-    const budget = budgetColumns(submission)
     const edges = Arr.dedupe(submission.dependsOn ?? []).map(
       (dependsOn): Edge => ({ task: task.id, dependsOn, onFailure: "skip" })
     )
     const isBlocked = edges.length > 0
-    const why = blockedWhy(edges.length)
-    const block = Effect.gen(function* () {
-      yield* record(task.id, now, { type: "task.waiting", until: deadline, why })
-      yield* consequences.addEdges(edges)
-      yield* consequences.await(edges.map((edge) => edge.dependsOn))
-      yield* consequences.settle(now)
-    })
-    const insertRow = sql`
-          INSERT INTO tasks (id, tenant, class_id, type, priority, state, idempotency_key, request_hash, preview,
-            submission, request, deadline, allowed_ms, created_at, updated_at, wake_at, waiting_why, blocked_by, depends,
-            callback_url, max_nano_usd, max_tokens, validation)
-          VALUES (${task.id}, ${task.tenant}, ${task.classId}, ${task.type}, ${rankOf(task.priority)},
-            ${isBlocked ? "waiting" : "queued"}, ${key}, ${hash}, ${previewOf(submission.prompt)}, ${stored.submission},
-            ${stored.request}, ${deadline}, ${deadline - now}, ${now}, ${now}, ${isBlocked ? deadline : null},
-            ${isBlocked ? why : null}, ${edges.length}, ${isBlocked ? 1 : 0}, ${submission.callbackUrl ?? null},
-            ${budget.max_nano_usd}, ${budget.max_tokens},
-            ${task.verdict === undefined ? null : JSON.stringify(task.verdict)})`
-    const inserted = yield* writer.write(
-      Effect.gen(function* () {
-        if (key !== null && (yield* isTaken(task.tenant, key, now))) return false
-        yield* insertRow
-        if (task.verdict !== undefined) {
-          yield* record(task.id, now, { type: "task.validated", verdict: task.verdict })
-        }
-        yield* isBlocked ? block : record(task.id, now, { type: "task.queued" })
-        return true
-      })
-    )
+    const inserted = yield* writer.write(store(task, now, deadline, edges))
     if (inserted && isBlocked) {
       // What it waits for may have ended with the very write.
       const row = yield* found(task.id, yield* read(taskRow(task.tenant, task.id))).pipe(
@@ -540,6 +550,7 @@ const make = Effect.gen(function* () {
       }
       return { task: made, replayed: false }
     }
+    const { hash, key } = Option.getOrElse(idempotency, () => noKey)
     const earlier = key === null ? Option.none() : yield* read(rowByKey(task.tenant, key, now))
     if (Option.isNone(earlier)) return yield* Effect.die("an insert met a conflict with nothing")
     return { task: yield* sameRequest(earlier.value, hash ?? ""), replayed: true }
@@ -638,130 +649,113 @@ const make = Effect.gen(function* () {
           )
     )
 
+  function* startAttempt({ id, tenant, job_id }: EndedTask, now: number, attempt: AttemptStart): Steps<void> {
+    const { booking, decision, model, number, platform } = attempt
+    const spent = spentBy([booking])
+    yield* sql`
+      UPDATE tasks SET state = 'running', attempts = ${number}, platform = ${platform},
+        started_at = COALESCE(started_at, ${now}), updated_at = ${now},
+        spent_nano_usd = spent_nano_usd + ${spent.nanoUsd}, spent_tokens = spent_tokens + ${spent.tokens}
+      WHERE id = ${id}`
+    if (booking !== undefined) yield* book(sql, booking)
+    yield* sql`
+      INSERT INTO attempts (task_id, number, platform, model, outcome, started_at, decision)
+      VALUES (${id}, ${number}, ${platform}, ${model}, 'running', ${now}, ${JSON.stringify(decision)})`
+    yield* events.append({ id, tenant, job_id }, now, [
+      { type: "attempt.started", number, platform, model, waitedMs: decision.waitedMs }
+    ])
+  }
+
   const attemptStarted = (claim: TaskClaim, attempt: AttemptStart) =>
-    owning(claim, (now) => ({
-      update: sql`
-        UPDATE tasks SET state = 'running', attempts = ${attempt.number}, platform = ${attempt.platform},
-          started_at = COALESCE(started_at, ${now}), updated_at = ${now}, ${spentBy(sql, [attempt.booking])}
-        WHERE ${ownedBy(claim)}`,
-      follow: inTurn(
-        [
-          attempt.booking === undefined ? Effect.void : book(sql, attempt.booking),
-          sql`
-            INSERT INTO attempts (task_id, number, platform, model, outcome, started_at, decision)
-            VALUES (${claim.id}, ${attempt.number}, ${attempt.platform}, ${attempt.model}, 'running', ${now},
-              ${JSON.stringify(attempt.decision)})`,
-          record(claim.id, now, {
-            type: "attempt.started",
-            number: attempt.number,
-            platform: attempt.platform,
-            model: attempt.model,
-            waitedMs: attempt.decision.waitedMs
-          })
-        ],
-        identity
-      )
-    }))
+    owning(claim, (task, now) => startAttempt(task, now, attempt))
 
   const attemptEnded = (claim: TaskClaim, attempt: AttemptEnd) =>
-    owning(claim, (now) => ({
-      update: sql`
-        UPDATE tasks SET attempts_spent = attempts_spent + ${attempt.outcome._tag === "Failed" && spendsAttempt(attempt.outcome.failure) ? 1 : 0},
-          updated_at = ${now}, ${spentBy(sql, [attempt.correction])}
-        WHERE ${ownedBy(claim)}`,
-      follow: Effect.gen(function* () {
-        yield* record(claim.id, now, ...(yield* endAttempt(claim.id, now, attempt)))
-        const { model, number, partial, platform } = attempt
-        if (partial !== undefined) yield* outcomes.keepPartial(claim.id, { number, platform, model, text: partial })
-      })
-    }))
-
-  const branch = (claim: TaskClaim, { children, ladder, until }: Branch) =>
-    owning(claim, (now) => {
-      const why = `its attempts are used up: ${children.map(({ alternative }) => alternative.step).join(", ")}`
-      return {
-        update: sql`
-          UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
-            ladder = ${JSON.stringify(ladder)}, children = children + ${children.length},
-            blocked_by = ${children.length}, updated_at = ${now}
-          WHERE ${ownedBy(claim)}`,
-        follow: Effect.gen(function* () {
-          const cut = yield* cutAttempts(claim.id, now, "interrupted")
-          yield* record(claim.id, now, ...cut)
-          yield* outcomes.makeChildren(claim.id, { children, ladder, until }, now)
-          yield* record(claim.id, now, { type: "task.waiting", until, why })
-        })
-      }
+    owning(claim, function* (task, now) {
+      const { correction, model, number, outcome, partial, platform } = attempt
+      const spent = spentBy([correction])
+      yield* sql`
+        UPDATE tasks SET attempts_spent = attempts_spent + ${outcome._tag === "Failed" && spendsAttempt(outcome.failure) ? 1 : 0},
+          updated_at = ${now},
+          spent_nano_usd = spent_nano_usd + ${spent.nanoUsd}, spent_tokens = spent_tokens + ${spent.tokens}
+        WHERE id = ${task.id}`
+      yield* events.append(task, now, yield* endAttempt(task.id, now, attempt))
+      if (partial !== undefined) yield* outcomes.keepPartial(task.id, { number, platform, model, text: partial })
     })
 
+  const branch = (claim: TaskClaim, { children, ladder, until }: Branch) =>
+    owning(claim, function* (task, now) {
+      const why = `its attempts are used up: ${children.map(({ alternative }) => alternative.step).join(", ")}`
+      yield* sql`
+        UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
+          ladder = ${JSON.stringify(ladder)}, children = children + ${children.length},
+          blocked_by = ${children.length}, updated_at = ${now}
+        WHERE id = ${task.id}`
+      yield* events.append(task, now, yield* cutAttempts(task.id, now, "interrupted"))
+      yield* outcomes.makeChildren(task, { children, ladder, until }, now)
+      yield* events.append(task, now, [{ type: "task.waiting", until, why }])
+    })
+
+  function* succeed(task: EndedTask, now: number, end: Extract<TaskEnd, { _tag: "Succeeded" }>): Steps<void> {
+    const { hadPartials, others, result } = end
+    const attempts = [...Option.toArray(end.attempt), ...(others ?? [])]
+    const spent = spentBy(attempts.map(({ correction }) => correction))
+    yield* sql`
+      UPDATE tasks SET state = 'succeeded', result = ${JSON.stringify(result)}, partial = ${result.partial === true ? 1 : 0},
+        platform = ${result.platform}, claim_epoch = NULL, updated_at = ${now}, finished_at = ${now},
+        spent_nano_usd = spent_nano_usd + ${spent.nanoUsd}, spent_tokens = spent_tokens + ${spent.tokens}
+      WHERE id = ${task.id}`
+    const told: Array<TaskEventBody> = []
+    for (const attempt of attempts) told.push(...(yield* endAttempt(task.id, now, attempt)))
+    yield* ended(task, now, told, { type: "task.succeeded", platform: result.platform })
+    if (hadPartials === true) yield* outcomes.forgetPartials(task.id)
+  }
+
+  function* fail(
+    task: EndedTask,
+    now: number,
+    { attention, error, hadPartials }: Extract<TaskEnd, { _tag: "Failed" }>
+  ): Steps<void> {
+    yield* sql`
+      UPDATE tasks SET state = 'failed', error = ${JSON.stringify(error)}, claim_epoch = NULL,
+        attention = ${attention === true ? 1 : 0}, updated_at = ${now}, finished_at = ${now}
+      WHERE id = ${task.id}`
+    const cut = yield* cutAttempts(task.id, now, "interrupted")
+    yield* ended(task, now, cut, { type: "task.failed", error })
+    if (hadPartials === true) yield* outcomes.forgetPartials(task.id)
+  }
+
   const finish = (claim: TaskClaim, end: TaskEnd) =>
-    owning(claim, (now) =>
-      end._tag === "Succeeded"
-        ? {
-            update: sql`
-              UPDATE tasks SET state = 'succeeded', result = ${JSON.stringify(end.result)},
-                partial = ${end.result.partial === true ? 1 : 0},
-                platform = ${end.result.platform}, claim_epoch = NULL, updated_at = ${now}, finished_at = ${now},
-                ${spentBy(
-                  sql,
-                  [...Option.toArray(end.attempt), ...(end.others ?? [])].map(({ correction }) => correction)
-                )}
-              WHERE ${ownedBy(claim)}`,
-            follow: Effect.gen(function* () {
-              const attempts: Array<TaskEventBody> = []
-              for (const attempt of [...Option.toArray(end.attempt), ...(end.others ?? [])]) {
-                attempts.push(...(yield* endAttempt(claim.id, now, attempt)))
-              }
-              yield* ended(claim.id, now, attempts, { type: "task.succeeded", platform: end.result.platform })
-              if (end.hadPartials === true) yield* outcomes.forgetPartials(claim.id)
-            })
-          }
-        : {
-            update: sql`
-              UPDATE tasks SET state = 'failed', error = ${JSON.stringify(end.error)}, claim_epoch = NULL,
-                attention = ${end.attention === true ? 1 : 0}, updated_at = ${now}, finished_at = ${now}
-              WHERE ${ownedBy(claim)}`,
-            follow: Effect.gen(function* () {
-              const attempts = yield* cutAttempts(claim.id, now, "interrupted")
-              yield* ended(claim.id, now, attempts, { type: "task.failed", error: end.error })
-              if (end.hadPartials === true) yield* outcomes.forgetPartials(claim.id)
-            })
-          }
-    )
+    owning(claim, (task, now) => (end._tag === "Succeeded" ? succeed(task, now, end) : fail(task, now, end)))
 
   const park = (claim: TaskClaim, until: number, why: string) =>
-    owning(claim, (now) => ({
-      update: sql`
+    owning(claim, function* (task, now) {
+      yield* sql`
         UPDATE tasks SET state = 'waiting', wake_at = ${Math.ceil(until)}, waiting_why = ${storable(why)}, claim_epoch = NULL,
           updated_at = ${now}
-        WHERE ${ownedBy(claim)}`,
-      follow: Effect.flatMap(cutAttempts(claim.id, now, "interrupted"), (ended) =>
-        record(claim.id, now, ...ended, { type: "task.waiting", until, why })
-      )
-    }))
+        WHERE id = ${task.id}`
+      const cut = yield* cutAttempts(task.id, now, "interrupted")
+      yield* events.append(task, now, [...cut, { type: "task.waiting", until, why }])
+    })
 
   const release = (claim: TaskClaim) =>
-    owning(claim, (now) => ({
-      update: sql`
-        UPDATE tasks SET state = 'queued', claim_epoch = NULL, updated_at = ${now}
-        WHERE ${ownedBy(claim)}`,
-      follow: Effect.flatMap(cutAttempts(claim.id, now, "interrupted"), (ended) => record(claim.id, now, ...ended))
-    }))
+    owning(claim, function* (task, now) {
+      yield* sql`UPDATE tasks SET state = 'queued', claim_epoch = NULL, updated_at = ${now} WHERE id = ${task.id}`
+      yield* events.append(task, now, yield* cutAttempts(task.id, now, "interrupted"))
+    })
 
   const cancel = Effect.fn("TaskStore.cancel")(function* (tenant: TenantId, id: TaskId) {
     const [cancelled] = yield* write((now) =>
       Effect.tap(
-        sql<TaskRow>`
+        sql<TaskRow & EndedTask>`
           UPDATE tasks SET state = 'cancelled', wake_at = NULL, waiting_why = NULL, claim_epoch = NULL,
             updated_at = ${now}, finished_at = ${now}
           WHERE id = ${id} AND tenant = ${tenant} AND state IN ('queued', 'running', 'waiting')
-          RETURNING ${sql.literal(taskColumns)}`,
-        (rows) =>
-          rows.length === 0
-            ? Effect.void
-            : Effect.flatMap(cutAttempts(id, now, "ignored"), (attempts) =>
-                ended(id, now, attempts, { type: "task.cancelled" })
-              )
+          RETURNING awaited, ${sql.literal(taskColumns)}`,
+        ([task]) =>
+          Effect.gen(function* () {
+            if (task === undefined) return
+            yield* ended(task, now, yield* cutAttempts(id, now, "ignored"), { type: "task.cancelled" })
+          })
       )
     )
     if (cancelled !== undefined) return { task: yield* read(taskOf(cancelled)), changed: true }
@@ -791,7 +785,7 @@ const make = Effect.gen(function* () {
           WHERE dependencies.task_id = ${id} AND dependencies.on_failure = 'skip'
             AND tasks.state IN ('failed', 'cancelled') LIMIT 1`
         if (missing !== undefined) return { _tag: "Missing", ...missing } as const
-        yield* record(id, now, { type: "task.retried" })
+        yield* events.append({ id, tenant, job_id: ended.job_id }, now, [{ type: "task.retried" }])
         const waits = ended.job_id !== null || ended.depends === 1
         if (waits) yield* consequences.waitAgain([id], now)
         else {
@@ -826,28 +820,25 @@ const make = Effect.gen(function* () {
 
   const recoverClaims = write((now) =>
     Effect.gen(function* () {
-      const rows = yield* sql<{ readonly id: TaskId; readonly owner_deaths: number }>`
-        SELECT id, owner_deaths FROM tasks WHERE claim_epoch IS NOT NULL AND claim_epoch < ${epoch} LIMIT ${batch}`
-      yield* Effect.forEach(
-        rows,
-        ({ id, owner_deaths }) =>
-          Effect.gen(function* () {
-            const cut = yield* cutAttempts(id, now, "interrupted")
-            const deaths = owner_deaths + (cut.length > 0 ? 1 : 0)
-            const error: TaskError = {
-              type: "poison",
-              message: `The service died ${deaths} times while it worked on this task, so it is not tried again`
-            }
-            const poisoned = cut.length > 0 && deaths >= maxOwnerDeaths
-            yield* sql`
-              UPDATE tasks SET state = ${poisoned ? "failed" : "queued"}, claim_epoch = NULL, owner_deaths = ${deaths},
-                error = ${poisoned ? JSON.stringify(error) : null}, finished_at = ${poisoned ? now : null},
-                updated_at = ${now}
-              WHERE id = ${id}`
-            yield* poisoned ? ended(id, now, cut, { type: "task.failed", error }) : record(id, now, ...cut)
-          }),
-        { discard: true }
-      )
+      const rows = yield* sql<EndedTask & { readonly owner_deaths: number }>`
+        SELECT id, tenant, job_id, awaited, children, owner_deaths FROM tasks
+        WHERE claim_epoch IS NOT NULL AND claim_epoch < ${epoch} LIMIT ${batch}`
+      for (const task of rows) {
+        const cut = yield* cutAttempts(task.id, now, "interrupted")
+        const deaths = task.owner_deaths + (cut.length > 0 ? 1 : 0)
+        const error: TaskError = {
+          type: "poison",
+          message: `The service died ${deaths} times while it worked on this task, so it is not tried again`
+        }
+        const poisoned = cut.length > 0 && deaths >= maxOwnerDeaths
+        yield* sql`
+          UPDATE tasks SET state = ${poisoned ? "failed" : "queued"}, claim_epoch = NULL, owner_deaths = ${deaths},
+            error = ${poisoned ? JSON.stringify(error) : null}, finished_at = ${poisoned ? now : null},
+            updated_at = ${now}
+          WHERE id = ${task.id}`
+        if (poisoned) yield* ended(task, now, cut, { type: "task.failed", error })
+        else yield* events.append(task, now, cut)
+      }
       return rows.length
     })
   ).pipe(Effect.repeat({ while: (changed) => changed === batch }), Effect.asVoid)
@@ -878,31 +869,26 @@ const make = Effect.gen(function* () {
 
   const expire = write((now) =>
     Effect.gen(function* () {
-      const rows = yield* sql<{ readonly seq: number; readonly id: TaskId; readonly waiting_why: string | null }>`
-        SELECT seq, id, waiting_why FROM tasks
+      const rows = yield* sql<EndedTask & { readonly waiting_why: string | null }>`
+        SELECT id, tenant, job_id, awaited, children, waiting_why FROM tasks
         WHERE state = 'waiting' AND wake_at <= ${now} AND deadline <= ${now} LIMIT ${batch}`
-      const more = yield* sql<{ readonly seq: number; readonly id: TaskId; readonly waiting_why: string | null }>`
-        SELECT seq, id, waiting_why FROM tasks
+      const more = yield* sql<EndedTask & { readonly waiting_why: string | null }>`
+        SELECT id, tenant, job_id, awaited, children, waiting_why FROM tasks
         WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= ${now} LIMIT ${batch}`
-      yield* Effect.forEach(
-        [...rows, ...more],
-        ({ id, seq, waiting_why }) =>
-          Effect.gen(function* () {
-            const error: TaskError = {
-              type: "deadline",
-              message:
-                waiting_why === null
-                  ? "The deadline passed before the task's turn came"
-                  : `The deadline passed while the task waited: ${waiting_why}`
-            }
-            yield* sql`
-              UPDATE tasks SET state = 'failed', error = ${JSON.stringify(error)}, wake_at = NULL, waiting_why = NULL,
-                updated_at = ${now}, finished_at = ${now}
-              WHERE seq = ${seq}`
-            yield* ended(id, now, [], { type: "task.failed", error })
-          }),
-        { discard: true }
-      )
+      for (const task of [...rows, ...more]) {
+        const error: TaskError = {
+          type: "deadline",
+          message:
+            task.waiting_why === null
+              ? "The deadline passed before the task's turn came"
+              : `The deadline passed while the task waited: ${task.waiting_why}`
+        }
+        yield* sql`
+          UPDATE tasks SET state = 'failed', error = ${JSON.stringify(error)}, wake_at = NULL, waiting_why = NULL,
+            updated_at = ${now}, finished_at = ${now}
+          WHERE id = ${task.id}`
+        yield* ended(task, now, [], { type: "task.failed", error })
+      }
       return rows.length === batch || more.length === batch
     })
   ).pipe(Effect.repeat({ while: (more) => more }), Effect.asVoid)

@@ -4,7 +4,7 @@ import type * as SqlConnection from "@effect/sql/SqlConnection"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Statement from "@effect/sql/Statement"
 import Sqlite from "better-sqlite3"
-import { Context, Effect, Exit, Option, type Scope, Stream } from "effect"
+import { Effect, Effectable, Exit, Fiber, identity, Option, type Scope, Stream } from "effect"
 import { isTraced } from "../Telemetry/traced.js"
 
 /** Compiled statements kept; beyond it, the one compiled first is compiled anew when it is next used. */
@@ -12,41 +12,58 @@ const maxPrepared = 500
 
 type Compiled = Sqlite.Statement<Array<unknown>>
 
-const isStatement = (made: object): made is Statement.Statement<unknown> => Effect.isEffect(made)
+type Rows = Effect.Effect.Success<ReturnType<SqlConnection.Connection["execute"]>>
+
+/** Whether the text of a template is that of its statement: no parameter is a fragment, or a helper to make one. */
+const isPlain = (args: ReadonlyArray<unknown>): boolean => {
+  for (const arg of args) if (typeof arg === "object" && arg !== null) return false
+  return true
+}
 
 /** Runs statements on a connection, each compiled once. What cannot be compiled is not remembered. */
 const runner = (db: Sqlite.Database) => {
-  const compiled = new Map<string, Compiled>()
+  const byText = new Map<string, Compiled>()
+  // There is one such array for each place in the program that writes a template.
+  const byTemplate = new WeakMap<TemplateStringsArray, Compiled>()
 
   const prepare = (sql: string): Compiled => {
-    const known = compiled.get(sql)
+    const known = byText.get(sql)
     if (known !== undefined) return known
     const made = db.prepare<Array<unknown>>(sql)
-    compiled.set(sql, made)
-    if (compiled.size > maxPrepared) {
-      for (const first of compiled.keys()) {
-        compiled.delete(first)
+    byText.set(sql, made)
+    if (byText.size > maxPrepared) {
+      for (const first of byText.keys()) {
+        byText.delete(first)
         break
       }
     }
     return made
   }
 
+  const prepareTemplate = (strings: TemplateStringsArray): Compiled => {
+    const known = byTemplate.get(strings)
+    if (known !== undefined) return known
+    const made = prepare(strings.join("?"))
+    byTemplate.set(strings, made)
+    return made
+  }
+
+  /** A template is one whose parameters are plain. */
   return <A>(
-    sql: string,
+    sql: string | TemplateStringsArray,
     params: ReadonlyArray<unknown>,
     use: (statement: Compiled, params: ReadonlyArray<unknown>) => A
   ): Exit.Exit<A, SqlError> => {
     // the driver's own way to say that a statement failed
     try {
-      return Exit.succeed(use(prepare(sql), params))
+      return Exit.succeed(use(typeof sql === "string" ? prepare(sql) : prepareTemplate(sql), params))
     } catch (cause) {
       return Exit.fail(new SqlError({ cause, message: "Failed to execute statement" }))
     }
   }
 }
 
-const rowsOf = (statement: Compiled, params: ReadonlyArray<unknown>): ReadonlyArray<unknown> => {
+const rowsOf = (statement: Compiled, params: ReadonlyArray<unknown>): Rows => {
   if (statement.reader) return statement.all(...params)
   statement.run(...params)
   return []
@@ -92,9 +109,8 @@ export const makeSqlite = (
       (opened) => Effect.sync(() => opened.close())
     )
     const run = runner(db)
-    const executeNow: SqlConnection.Connection["execute"] = (sql, params) => run(sql, params, rowsOf)
     const connection: SqlConnection.Connection = {
-      execute: (...statement) => Effect.suspend(() => executeNow(...statement)),
+      execute: (sql, params) => Effect.suspend(() => run(sql, params, rowsOf)),
       executeRaw: (sql, params) => Effect.suspend(() => run(sql, params, rawOf)),
       executeValues: (sql, params) => Effect.suspend(() => run(sql, params, valuesOf)),
       executeUnprepared: (sql, params) => Effect.suspend(() => run(sql, params, rowsOf)),
@@ -130,22 +146,78 @@ export const makeSqlite = (
           })
       )
 
-    const direct = <A>(statement: Statement.Statement<A>): Statement.Statement<A> =>
-      Object.assign(statement, {
-        commit: () =>
-          Effect.withFiberRuntime<ReadonlyArray<A>, SqlError>((fiber) => {
-            const isOwn = Option.isSome(Context.getOption(fiber.currentContext, SqlClient.TransactionConnection))
-            if ((transactions > 0 && !isOwn) || isTraced(fiber)) return statement.withoutTransform
-            return executeNow(...statement.compile(), undefined)
-          })
-      })
+    /**
+     * Whether a statement of the running fiber has to wait for a transaction of another one, or is to have a span. The fiber
+     * is asked for by a call, not by an effect, which would be one more step for every statement.
+     */
+    const isForTheClient = (): boolean => {
+      const fiber = Option.getOrUndefined(Fiber.getCurrentFiber())
+      if (fiber === undefined || isTraced(fiber)) return true
+      return transactions > 0 && !fiber.currentContext.unsafeMap.has(SqlClient.TransactionConnection.key)
+    }
 
-    return new Proxy<SqlClient.SqlClient>(client, {
-      apply: (target, self, args) => {
-        const made: unknown = Reflect.apply(target, self, args)
-        return Statement.isFragment(made) && isStatement(made) ? direct(made) : made
-      },
-      get: (target, name, receiver) =>
-        name === "withTransaction" ? withTransaction : Reflect.get(target, name, receiver)
-    })
+    /** What a template stands for. Most are run where they are written, and @effect/sql's statement is never made. */
+    class Direct<A extends object>
+      extends Effectable.Class<ReadonlyArray<A>, SqlError>
+      implements Statement.Statement<A>
+    {
+      readonly strings: TemplateStringsArray
+      readonly args: Array<unknown>
+      private known: Statement.Statement<A> | undefined
+      constructor(strings: TemplateStringsArray, args: Array<unknown>) {
+        super()
+        this.strings = strings
+        this.args = args
+        this.known = undefined
+      }
+      private get statement(): Statement.Statement<A> {
+        this.known ??= client<A>(this.strings, ...this.args)
+        return this.known
+      }
+      private run<B>(use: (statement: Compiled, params: ReadonlyArray<unknown>) => B): Exit.Exit<B, SqlError> {
+        if (isPlain(this.args)) return run(this.strings, this.args, use)
+        const [sql, params] = this.statement.compile()
+        return run(sql, params, use)
+      }
+      commit(): Effect.Effect<ReadonlyArray<A>, SqlError> {
+        return isForTheClient() ? this.statement.withoutTransform : this.run(rowsOf)
+      }
+      get [Statement.FragmentId]() {
+        return identity
+      }
+      get segments() {
+        return this.statement.segments
+      }
+      get raw(): Effect.Effect<unknown, SqlError> {
+        return Effect.suspend(() => (isForTheClient() ? this.statement.raw : this.run(rawOf)))
+      }
+      get withoutTransform() {
+        return this.statement.withoutTransform
+      }
+      get stream() {
+        return this.statement.stream
+      }
+      get values() {
+        return this.statement.values
+      }
+      get unprepared() {
+        return this.statement.unprepared
+      }
+      compile(withoutTransform?: boolean) {
+        return this.statement.compile(withoutTransform)
+      }
+    }
+
+    function make<A extends object = SqlConnection.Row>(
+      strings: TemplateStringsArray,
+      ...args: Array<unknown>
+    ): Statement.Statement<A>
+    function make(name: string): Statement.Identifier
+    function make<A extends object = SqlConnection.Row>(
+      first: TemplateStringsArray | string,
+      ...args: Array<unknown>
+    ): Statement.Statement<A> | Statement.Identifier {
+      return typeof first === "string" ? client(first) : new Direct<A>(first, args)
+    }
+    return Object.assign(make, client, { withTransaction })
   })

@@ -1,8 +1,8 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
-import { Cause, Chunk, Context, Effect, Fiber, identity, Layer, Option, Queue, type Scope, Tracer } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, identity, Layer, Option, type Scope, Tracer } from "effect"
+import type { YieldWrap } from "effect/Utils"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
-import { makeOneShot } from "../Domain/OneShot.js"
 import { isTraced } from "../Telemetry/traced.js"
 import { inTurn } from "./inTurn.js"
 import { codeOf, DatabaseUnavailable, Ownership, rootOf } from "./Ownership.js"
@@ -14,12 +14,47 @@ const maxGroup = 256
 /** Above what any group runs, so that nothing else of this process is seen between its statements. */
 const opsWithoutYield = Number.MAX_SAFE_INTEGER
 
+/** Part of what a write does, for use inside a generator of effects: it is none of its own, and so no step of it. */
+export type Steps<A> = Generator<YieldWrap<Effect.Effect<unknown, SqlError>>, A>
+
+/** A write in its place. */
 interface Write {
-  /** Runs the write and keeps its result. */
-  readonly run: Effect.Effect<void, SqlError>
+  /** Runs it and keeps its result. */
+  readonly run: () => Steps<void>
   /** Hands the kept result to the caller. */
   readonly committed: () => void
   readonly failed: (cause: Cause.Cause<SqlError | DatabaseUnavailable>) => Effect.Effect<void>
+}
+
+// A class, for its generator: a generator function made anew for each write would cost more than what it does.
+class WriteOf<A> implements Write {
+  private readonly operation: Effect.Effect<A, SqlError>
+  private readonly answer: (outcome: Effect.Effect<A, ServiceUnavailable>) => void
+  private result: Exit.Exit<A> | undefined
+
+  constructor(operation: Effect.Effect<A, SqlError>, answer: (outcome: Effect.Effect<A, ServiceUnavailable>) => void) {
+    this.operation = operation
+    this.answer = answer
+    this.result = undefined
+  }
+
+  *run(): Steps<void> {
+    this.result = Exit.succeed(yield* this.operation)
+  }
+
+  committed(): void {
+    this.answer(this.result ?? Effect.dieMessage("a write was committed before it was run"))
+  }
+
+  failed(cause: Cause.Cause<SqlError | DatabaseUnavailable>): Effect.Effect<void> {
+    const error = Cause.squash(cause)
+    if (error instanceof DatabaseUnavailable) {
+      return Effect.sync(() => this.answer(new ServiceUnavailable({ message: error.message })))
+    }
+    return error instanceof SqlError
+      ? Effect.map(Effect.logError("The task database refused a write", cause), () => this.answer(refusal(error)))
+      : Effect.sync(() => this.answer(Effect.die(error)))
+  }
 }
 
 /** The one way by which the task database is written. */
@@ -71,8 +106,9 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
     const sql = yield* SqlClient.SqlClient
     const ownership = yield* Ownership
     const takeArrivals = yield* Arrivals
-    const queue = yield* Queue.bounded<Write | "stop">(maxQueued)
-    const state = { open: true }
+    /** In their order. Whoever finds it full waits here as well, but is gone if interrupted before there was room. */
+    const queue: Array<Write> = []
+    const state = { open: true, wake: () => {} }
     const afterwards = new Set<Effect.Effect<void>>()
     // A COMMIT that fails may leave an SQLite transaction open, and the next BEGIN on this connection needs it gone.
     const undo = sql.onDialectOrElse({ pg: () => Effect.void, orElse: () => Effect.ignore(sql`ROLLBACK`) })
@@ -84,14 +120,12 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
     ): Effect.Effect<void, SqlError | DatabaseUnavailable> =>
       Effect.suspend(() => {
         let reason = Option.none<Cause.Cause<SqlError | DatabaseUnavailable>>()
-        const starting = Effect.map(ownership.check, () => {
+        const writes = Effect.gen(function* () {
+          yield* ownership.check
           afterwards.clear()
           progress.begun = true
-        })
-        const writes = Effect.zipRight(
-          starting,
-          inTurn(group, (write) => write.run)
-        ).pipe(
+          for (const write of group) yield* write.run()
+        }).pipe(
           Effect.tapErrorCause((cause) =>
             Effect.sync(() => {
               reason = Option.some(cause)
@@ -123,46 +157,39 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
         })
       })
 
+    const somethingToDo = Effect.async<void>((resume) => {
+      state.wake = () => resume(Effect.void)
+      if (queue.length > 0 || !state.open) state.wake()
+    })
+
     const loop: Effect.Effect<void> = Effect.gen(function* () {
-      const first = yield* Queue.take(queue)
+      yield* somethingToDo
       yield* takeArrivals
-      const taken = [first, ...Chunk.toReadonlyArray(yield* Queue.takeUpTo(queue, maxGroup - 1))]
-      const group = taken.filter((item) => item !== "stop")
+      const group = queue.splice(0, maxGroup)
       if (group.length > 0) yield* Effect.withMaxOpsBeforeYield(commit(group), opsWithoutYield)
-      return taken.length === group.length
+      return state.open || queue.length > 0
     }).pipe(Effect.repeat({ while: (goOn) => goOn }), Effect.asVoid)
 
     yield* Effect.acquireRelease(Effect.forkDaemon(Effect.interruptible(loop)), (fiber) =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         state.open = false
-      }).pipe(Effect.zipRight(Queue.offer(queue, "stop")), Effect.zipRight(Fiber.join(fiber)))
+        state.wake()
+        return Fiber.join(fiber)
+      })
     )
 
+    // One step to queue it and one to wait, for this is done several times for every task.
     const write = <A>(operation: Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
-      Effect.withFiberRuntime<A, ServiceUnavailable>((fiber) => {
-        if (!state.open) return new ServiceUnavailable({ message: "The service is shutting down" })
-        const span = isTraced(fiber) ? Context.getOption(fiber.currentContext, Tracer.ParentSpan) : Option.none()
-        const answer = makeOneShot<A, ServiceUnavailable>()
-        let result = Option.none<A>()
-        const run = Effect.map(operation, (value) => {
-          result = Option.some(value)
+      Effect.async((resume) => {
+        if (!state.open) return resume(new ServiceUnavailable({ message: "The service is shutting down" }))
+        const own = new WriteOf(withItsSpan(operation), resume)
+        queue.push(own)
+        state.wake()
+        if (queue.length <= maxQueued) return
+        return Effect.sync(() => {
+          const place = queue.indexOf(own)
+          if (place >= maxQueued) queue.splice(place, 1)
         })
-        const offered = Queue.offer(queue, {
-          run: Option.isSome(span) ? Effect.withParentSpan(run, span.value) : run,
-          committed: () => answer.done(Effect.orDie(result)),
-          failed: (cause) => {
-            const error = Cause.squash(cause)
-            if (error instanceof DatabaseUnavailable) {
-              return Effect.sync(() => answer.done(new ServiceUnavailable({ message: error.message })))
-            }
-            return error instanceof SqlError
-              ? Effect.map(Effect.logError("The task database refused a write", cause), () =>
-                  answer.done(refusal(error))
-                )
-              : Effect.sync(() => answer.done(Effect.die(error)))
-          }
-        })
-        return Effect.zipRight(offered, answer.wait)
       })
 
     return {
@@ -174,6 +201,14 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
     }
   }
 )
+
+/** A write whose spans are those of who asked for it, where anybody sees them. */
+const withItsSpan = <A, E>(operation: Effect.Effect<A, E>): Effect.Effect<A, E> => {
+  const fiber = Fiber.getCurrentFiber()
+  if (Option.isNone(fiber) || !isTraced(fiber.value)) return operation
+  const span = Context.getOption(fiber.value.currentContext, Tracer.ParentSpan)
+  return Option.isSome(span) ? Effect.withParentSpan(operation, span.value) : operation
+}
 
 /** What callers are told when the database refuses a write; the log has the whole. */
 const refusal = (error: SqlError): ServiceUnavailable => {

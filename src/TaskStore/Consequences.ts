@@ -13,6 +13,7 @@ import {
   type TaskState,
   type TenantId
 } from "../Domain/Task.js"
+import type { Events, TaskBelonging } from "../Events.js"
 import { SqlWriter } from "../Sql/Writer.js"
 import { makeNotices } from "./Notices.js"
 
@@ -36,19 +37,22 @@ export interface Edge {
   readonly onFailure: "skip" | "run"
 }
 
+/** A task that has ended, as far as that concerns others. */
+export interface EndedTask extends TaskBelonging {
+  /** Whether anything waits, or waited, for it: 0 or 1. */
+  readonly awaited: number
+  /** How many tasks were made for it. */
+  readonly children: number
+}
+
 export interface ConsequencesOptions {
-  readonly appendTask: (id: TaskId, at: number, bodies: ReadonlyArray<TaskEventBody>) => Effect.Effect<void, SqlError>
-  readonly appendJob: (
-    id: JobId,
-    tenant: TenantId,
-    at: number,
-    bodies: ReadonlyArray<JobEventBody>
-  ) => Effect.Effect<void, SqlError>
+  readonly appendTask: Events["Type"]["append"]
+  readonly appendJob: Events["Type"]["appendJob"]
   /** Ends whatever attempts of a task are still running, as ignored; answers with their events. */
   readonly cutAttempts: (id: TaskId, at: number) => Effect.Effect<ReadonlyArray<TaskEventBody>, SqlError>
   /** What belongs to the end of any task; it leads back to `ofTask`. */
   readonly ended: (
-    id: TaskId,
+    task: EndedTask,
     at: number,
     attempts: ReadonlyArray<TaskEventBody>,
     end: EndEvent
@@ -64,7 +68,7 @@ export interface ConsequencesOptions {
  */
 export interface Consequences {
   /** Part of the write that ended the task. */
-  readonly ofTask: (id: TaskId, at: number, end: EndEvent) => Effect.Effect<void, SqlError>
+  readonly ofTask: (task: EndedTask, at: number, end: EndEvent) => Effect.Effect<void, SqlError>
   /**
    * Stores what tasks wait for, in the write that stores these. The tasks must be there with their `blocked_by`; call
    * `settle` afterwards, for what they wait for may have ended already.
@@ -135,16 +139,16 @@ export const makeConsequences = (
     const enqueue = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
         if (ids.length === 0) return
-        const rows = yield* sql<{ readonly id: TaskId; readonly class_id: number }>`
+        const rows = yield* sql<TaskBelonging & { readonly class_id: number }>`
           UPDATE tasks SET state = 'queued', held = 0, wake_at = NULL, waiting_why = NULL, updated_at = ${at}
-          WHERE ${sql.in("id", ids)} AND state = 'waiting' RETURNING id, class_id`
-        const classOf = new Map(rows.map((row) => [row.id, row.class_id]))
-        yield* Effect.forEach(
-          ids.filter((id) => classOf.has(id)),
-          (id) => options.appendTask(id, at, [{ type: "task.queued" }]),
-          { discard: true }
-        )
-        yield* queued.add(classOf.values())
+          WHERE ${sql.in("id", ids)} AND state = 'waiting' RETURNING id, tenant, job_id, class_id`
+        const byId = new Map(rows.map((row) => [row.id, row]))
+        // In the order of `ids`, which is not that of the rows.
+        for (const id of ids) {
+          const task = byId.get(id)
+          if (task !== undefined) yield* options.appendTask(task, at, [{ type: "task.queued" }])
+        }
+        yield* queued.add(rows.map((row) => row.class_id))
       })
 
     const giveTurns = (at: number): Effect.Effect<void, SqlError> =>
@@ -180,13 +184,14 @@ export const makeConsequences = (
       skippedFor: TaskId | null
     ): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
-        const rows = yield* sql`
+        const [task] = yield* sql<EndedTask>`
           UPDATE tasks SET state = 'cancelled', error = ${error === undefined ? null : JSON.stringify(error)},
             skipped_for = ${skippedFor}, wake_at = NULL, waiting_why = NULL, claim_epoch = NULL, updated_at = ${at},
             finished_at = ${at}
-          WHERE id = ${id} AND state IN ('queued', 'running', 'waiting') RETURNING seq`
-        if (rows.length === 0) return
-        yield* options.ended(id, at, yield* options.cutAttempts(id, at), { type: "task.cancelled" })
+          WHERE id = ${id} AND state IN ('queued', 'running', 'waiting')
+          RETURNING id, tenant, job_id, awaited, children`
+        if (task === undefined) return
+        yield* options.ended(task, at, yield* options.cutAttempts(id, at), { type: "task.cancelled" })
       })
 
     /** What was made for a task ends with it. */
@@ -373,21 +378,18 @@ export const makeConsequences = (
         if (job !== undefined && job.state === "running") yield* judge(job, at, id)
       })
 
-    const ofTask = (id: TaskId, at: number, end: EndEvent): Effect.Effect<void, SqlError> =>
-      Effect.gen(function* () {
-        const [task] = yield* sql<{
-          readonly job_id: JobId | null
-          readonly awaited: number
-          readonly children: number
-        }>`
-          SELECT job_id, awaited, children FROM tasks WHERE id = ${id}`
-        if (task === undefined) return
-        if (task.children > 0) yield* cancelChildren(id, at)
-        if (task.job_id === null && task.awaited === 0) return
-        if (task.awaited === 1) yield* sql`INSERT INTO settling (kind, id) VALUES ('task', ${id})`
-        if (task.job_id !== null) yield* countEnd(id, task.job_id, at, end)
-        yield* settle(at)
-      })
+    const settleEnd = Effect.fnUntraced(function* (task: EndedTask, at: number, end: EndEvent) {
+      const { awaited, children, id, job_id } = task
+      if (children > 0) yield* cancelChildren(id, at)
+      if (job_id === null && awaited === 0) return
+      if (awaited === 1) yield* sql`INSERT INTO settling (kind, id) VALUES ('task', ${id})`
+      if (job_id !== null) yield* countEnd(id, job_id, at, end)
+      yield* settle(at)
+    })
+
+    // Most tasks concern nobody else.
+    const ofTask = (task: EndedTask, at: number, end: EndEvent): Effect.Effect<void, SqlError> =>
+      task.children === 0 && task.job_id === null && task.awaited === 0 ? Effect.void : settleEnd(task, at, end)
 
     const awaitTasks = (ids: ReadonlyArray<TaskId>): Effect.Effect<void, SqlError> =>
       Effect.forEach(
@@ -464,12 +466,12 @@ export const makeConsequences = (
         const restored = new Map<JobId, number>(job === null ? [] : [[job, was === "cancelled" ? 1 : 0]])
         let more = true
         while (more) {
-          const rows = yield* sql<{ readonly id: TaskId; readonly job_id: JobId | null }>`
-            SELECT id, job_id FROM tasks WHERE skipped_for = ${id} AND state = 'cancelled' ORDER BY seq LIMIT ${batch}`
+          const rows = yield* sql<TaskBelonging>`
+            SELECT id, tenant, job_id FROM tasks WHERE skipped_for = ${id} AND state = 'cancelled' ORDER BY seq LIMIT ${batch}`
           more = rows.length === batch
           if (rows.length === 0) break
           const ids = rows.map((row) => row.id)
-          yield* Effect.forEach(ids, (task) => options.appendTask(task, at, [{ type: "task.retried" }]), {
+          yield* Effect.forEach(rows, (task) => options.appendTask(task, at, [{ type: "task.retried" }]), {
             discard: true
           })
           yield* waitAgain(ids, at)

@@ -12,6 +12,7 @@ import {
   TaskResult,
   type TaskState
 } from "../Domain/Task.js"
+import type { Events, TaskBelonging } from "../Events.js"
 import type { NewTask } from "../TaskStore.js"
 import type { Edge } from "./Consequences.js"
 import { previewOf, rankOf, storable } from "./Rows.js"
@@ -124,7 +125,7 @@ const childOf = (row: ChildRow): Effect.Effect<Child, ParseResult.ParseError> =>
 export const makeOutcomes = (
   sql: SqlClient.SqlClient,
   options: {
-    readonly record: (id: TaskId, at: number, ...bodies: ReadonlyArray<TaskEventBody>) => Effect.Effect<void, SqlError>
+    readonly record: Events["Type"]["append"]
     readonly addEdges: (edges: ReadonlyArray<Edge>) => Effect.Effect<void, SqlError>
   }
 ) => {
@@ -139,23 +140,23 @@ export const makeOutcomes = (
           ${previewOf(child.submission.prompt)}, ${JSON.stringify(child.submission)}, ${JSON.stringify(child.request)},
           ${deadline}, ${deadline - now}, ${now}, ${now}, 1, ${parent}, ${stepOf(round, child.alternative.step)},
           ${JSON.stringify(child.alternative)}, ${budget.max_nano_usd}, ${budget.max_tokens})`,
-      options.record(child.id, now, { type: "task.queued" })
+      options.record({ id: child.id, tenant: child.tenant, job_id: null }, now, [{ type: "task.queued" }])
     )
   }
 
   return {
     /** Makes the tasks a task goes on with, in the write that lets it wait for them. */
-    makeChildren: (parent: TaskId, { children, ladder }: Branch, now: number): Effect.Effect<void, SqlError> =>
+    makeChildren: (parent: TaskBelonging, { children, ladder }: Branch, now: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
         yield* options.record(
           parent,
           now,
-          ...children.map(
+          children.map(
             ({ alternative, id }): TaskEventBody => ({ type: "task.alternative", ...alternative, child: id })
           )
         )
-        yield* Effect.forEach(children, (child) => insertChild(parent, ladder.round, child, now), { discard: true })
-        yield* options.addEdges(children.map(({ id }): Edge => ({ task: parent, dependsOn: id, onFailure: "run" })))
+        yield* Effect.forEach(children, (child) => insertChild(parent.id, ladder.round, child, now), { discard: true })
+        yield* options.addEdges(children.map(({ id }): Edge => ({ task: parent.id, dependsOn: id, onFailure: "run" })))
       }),
 
     /** The tasks made for a task, oldest first; of one round, where it is given. */

@@ -11,16 +11,15 @@ export const budgetColumns = ({ maxCostUsd, maxTokens }: Pick<TaskSubmission, "m
   max_tokens: maxTokens ?? null
 })
 
-const spending = (sql: SqlClient, nanoUsd: number, tokens: number) =>
-  sql`spent_nano_usd = spent_nano_usd + ${nanoUsd}, spent_tokens = spent_tokens + ${tokens}`
-
 /** What bookings add to the columns of the task they are made for. */
-export const spentBy = (sql: SqlClient, bookings: ReadonlyArray<Booking | undefined>) =>
-  spending(
-    sql,
-    bookings.reduce((sum, booking) => sum + (booking?.amount.nanoUsd ?? 0), 0),
-    bookings.reduce((sum, booking) => sum + (booking?.amount.tokens ?? 0), 0)
-  )
+export const spentBy = (bookings: ReadonlyArray<Booking | undefined>): { nanoUsd: number; tokens: number } => {
+  const spent = { nanoUsd: 0, tokens: 0 }
+  for (const booking of bookings) {
+    spent.nanoUsd += booking?.amount.nanoUsd ?? 0
+    spent.tokens += booking?.amount.tokens ?? 0
+  }
+  return spent
+}
 
 /**
  * Adds a booking to the books of its day, of the tasks the booked one was made for, and of its job; as part of a write.
@@ -29,18 +28,20 @@ export const spentBy = (sql: SqlClient, bookings: ReadonlyArray<Booking | undefi
 export const book = (
   sql: SqlClient,
   { amount, day, job, parents, platform, tenant }: Booking
-): Effect.Effect<void, SqlError> => {
+): Effect.Effect<unknown, SqlError> => {
   const nanoUsd = amount.nanoUsd ?? 0
   const { tokens } = amount
   if (nanoUsd === 0 && tokens === 0) return Effect.void
-  const added = spending(sql, nanoUsd, tokens)
+  const ofItsDay = sql`
+    INSERT INTO spending (day, kind, name, nano_usd, tokens)
+    VALUES (${day}, 'platform', ${platform}, ${nanoUsd}, ${tokens}), (${day}, 'key', ${tenant}, ${nanoUsd}, ${tokens})
+    ON CONFLICT (day, kind, name) DO UPDATE
+    SET nano_usd = spending.nano_usd + excluded.nano_usd, tokens = spending.tokens + excluded.tokens`
+  if (parents.length === 0 && job === undefined) return ofItsDay
+  const added = sql`spent_nano_usd = spent_nano_usd + ${nanoUsd}, spent_tokens = spent_tokens + ${tokens}`
   return inTurn(
     [
-      sql`
-        INSERT INTO spending (day, kind, name, nano_usd, tokens)
-        VALUES (${day}, 'platform', ${platform}, ${nanoUsd}, ${tokens}), (${day}, 'key', ${tenant}, ${nanoUsd}, ${tokens})
-        ON CONFLICT (day, kind, name) DO UPDATE
-        SET nano_usd = spending.nano_usd + excluded.nano_usd, tokens = spending.tokens + excluded.tokens`,
+      ofItsDay,
       ...(parents.length === 0 ? [] : [sql`UPDATE tasks SET ${added} WHERE ${sql.in("id", parents)}`]),
       ...(job === undefined ? [] : [sql`UPDATE jobs SET ${added} WHERE id = ${job}`])
     ],

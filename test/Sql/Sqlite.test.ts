@@ -1,6 +1,6 @@
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Deferred, Effect, Exit, Fiber, Option, type Scope, TestClock, Tracer } from "effect"
+import { Cause, Chunk, Deferred, Effect, Exit, Fiber, Option, type Scope, Stream, TestClock, Tracer } from "effect"
 import { makeSqlite } from "../../src/Sql/Sqlite.js"
 
 const inMemory = <A, E>(
@@ -59,6 +59,41 @@ describe("the SQLite client", () => {
         }
         assert.deepStrictEqual(yield* sql`SELECT 1 AS one`.values, [[1]])
         assert.deepStrictEqual(yield* sql`SELECT 1 AS one`, [{ one: 1 }])
+      })
+    )
+  )
+
+  it.scoped("takes what is written at one place for what it is each time, a value or a part of a statement", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        yield* sql`CREATE TABLE numbers (n INTEGER)`
+        yield* Effect.forEach([1, 2, 3], (n) => sql`INSERT INTO numbers VALUES (${n})`)
+        const greater = (than: unknown) =>
+          sql<{ readonly n: number }>`SELECT n FROM numbers WHERE n > ${than} ORDER BY n`
+        const all = [1, sql`1 + ${1}`, sql.literal("0"), 2, null].map(greater)
+        for (let round = 0; round < 2; round++) {
+          const found = yield* Effect.all(all)
+          assert.deepStrictEqual(
+            found.map((rows) => rows.map(({ n }) => n)),
+            [[2, 3], [3], [1, 2, 3], [3], []]
+          )
+        }
+      })
+    )
+  )
+
+  it.scoped("has a statement of plain values be all that a statement is", () =>
+    inMemory((sql) =>
+      Effect.gen(function* () {
+        const one = sql<{ readonly n: number }>`SELECT ${1} AS n`
+        assert.deepStrictEqual(yield* sql`SELECT n + ${1} AS more FROM (${one}) AS own`, [{ more: 2 }])
+        assert.deepStrictEqual(one.compile(), ["SELECT ? AS n", [1]])
+        assert.deepStrictEqual(yield* one.values, [[1]])
+        assert.deepStrictEqual(yield* one.raw, [{ n: 1 }])
+        assert.deepStrictEqual(yield* one.unprepared, [{ n: 1 }])
+        assert.deepStrictEqual(yield* one.withoutTransform, [{ n: 1 }])
+        assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Stream.runCollect(one.stream)), [{ n: 1 }])
+        assert.deepStrictEqual(yield* sql.withTransaction(one), [{ n: 1 }])
       })
     )
   )
