@@ -1,5 +1,5 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Clock, Context, Effect, Exit, Layer, PubSub, Random, Schema, Scope, Stream } from "effect"
+import { Clock, Context, Effect, Exit, type Fiber, Layer, PubSub, Random, Schema, Scope, Stream } from "effect"
 import { FieldProblem, Overloaded } from "./Domain/ApiError.js"
 import type { LimitReading } from "./Domain/Call.js"
 import type { PlatformEvent, PlatformEventBody } from "./Domain/Event.js"
@@ -19,7 +19,7 @@ import type { SavedPlatform } from "./ResourceManager/Saved.js"
 import { limitsProblems } from "./Settings/Limits.js"
 import { Settings } from "./Settings.js"
 import type { SqlWriter } from "./Sql/Writer.js"
-import { annotateSpan, traced } from "./Telemetry/traced.js"
+import { isTraced } from "./Telemetry/traced.js"
 
 export type { BreakerTransition } from "./ResourceManager/Breaker.js"
 export type { LeaseRequest, Outlook } from "./ResourceManager/Dispatcher.js"
@@ -165,16 +165,18 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       const wake = (): void => {
         if (dispatcher.due() < sleepsUntil) earlier.unsafeOpen()
         if (unstored.length > 0) unsaved.unsafeOpen()
-        if (!store.isDurable) return
-        const { isPressing, platforms } = dispatcher.unsaved()
-        if (platforms.length > 0) unsaved.unsafeOpen()
-        if (isPressing) pressing.unsafeOpen()
+        if (!store.isDurable || !dispatcher.isUnsaved()) return
+        unsaved.unsafeOpen()
+        if (dispatcher.isPressing()) pressing.unsafeOpen()
       }
+
+      const nowOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Now =>
+        read(Context.get(fiber.currentDefaultServices, Clock.Clock))
 
       /** One step of the dispatcher, now; whoever is to act on what came of it is woken. */
       const act = <A>(step: (at: Now) => A): Effect.Effect<A> =>
         Effect.withFiberRuntime((fiber) => {
-          const result = step(read(Context.get(fiber.currentDefaultServices, Clock.Clock)))
+          const result = step(nowOf(fiber))
           wake()
           return Exit.succeed(result)
         })
@@ -289,17 +291,53 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         busy: held.busy,
         started: (limits) => act((at) => dispatcher.started(held, limits, at)),
         settle: (settlement) =>
-          Effect.flatMap(Random.next, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
+          // the breaker's jitter is for failures alone
+          settlement._tag === "Failed"
+            ? Effect.flatMap(Random.next, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
+            : act((at) => dispatcher.settle(held, settlement, at, 0))
       })
 
-      const answerOf = (ticket: Dispatcher.Ticket): Effect.Effect<Dispatcher.Held, LeaseUnavailable> => {
-        const effectOf = (answer: Dispatcher.Answer): Effect.Effect<Dispatcher.Held, LeaseUnavailable> =>
-          answer._tag === "Granted" ? Effect.succeed(answer.held) : Effect.fail(answer.error)
-        return Effect.async((resume) => {
-          if (ticket.answer !== undefined) resume(effectOf(ticket.answer))
-          else ticket.onAnswer = (answer) => resume(effectOf(answer))
-        })
+      /** What is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on. */
+      const taken = (answer: Dispatcher.Answer, scope: Scope.Scope): Effect.Effect<Lease, LeaseUnavailable> => {
+        if (answer._tag === "Refused") return Effect.fail(answer.error)
+        const lease = leaseOf(answer.held)
+        // `Effect.addFinalizer` would keep the fiber's references for it, which takes as long as the grant
+        return Effect.as(Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" })), lease)
       }
+
+      const answerTo = (ticket: Dispatcher.Ticket): Effect.Effect<Dispatcher.Answer> =>
+        Effect.async((resume) => {
+          if (ticket.answer !== undefined) resume(Effect.succeed(ticket.answer))
+          else ticket.onAnswer = (answer) => resume(Effect.succeed(answer))
+        })
+
+      // In as few steps as it can be, for it is done for every attempt: what is answered at once waits for nothing.
+      const acquire = (request: Dispatcher.LeaseRequest): Effect.Effect<Lease, LeaseUnavailable, Scope.Scope> =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.withFiberRuntime<Lease, LeaseUnavailable, Scope.Scope>((fiber) => {
+            const scope = Context.unsafeGet(fiber.currentContext, Scope.Scope)
+            const ticket = dispatcher.enter(request, nowOf(fiber))
+            wake()
+            if (ticket.answer !== undefined) return taken(ticket.answer, scope)
+            return Effect.matchCauseEffect(restore(answerTo(ticket)), {
+              onFailure: (interrupted) =>
+                Effect.zipRight(
+                  act((at) => dispatcher.leave(ticket, at)),
+                  Effect.failCause(interrupted)
+                ),
+              onSuccess: (answer) => taken(answer, scope)
+            })
+          })
+        )
+
+      const acquireSeen = (request: Dispatcher.LeaseRequest) =>
+        acquire(request).pipe(
+          Effect.tap(({ platform, waitedMs }) => Effect.annotateCurrentSpan({ platform, waitedMs })),
+          Effect.withSpan("ResourceManager.acquire", {
+            attributes: { priority: request.priority },
+            captureStackTrace: false
+          })
+        )
 
       // Changes by hand
 
@@ -366,25 +404,8 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       })
 
       return {
-        acquire: Effect.fnUntraced(function* (request: Dispatcher.LeaseRequest) {
-          yield* annotateSpan({ priority: request.priority })
-          const scope = yield* Effect.scope
-          // what is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on
-          const lease = yield* Effect.uninterruptibleMask((restore) =>
-            Effect.gen(function* () {
-              const ticket = yield* act((at) => dispatcher.enter(request, at))
-              const held = yield* restore(answerOf(ticket)).pipe(
-                Effect.onInterrupt(() => act((at) => dispatcher.leave(ticket, at)))
-              )
-              const lease = leaseOf(held)
-              // `Effect.addFinalizer` would keep the fiber's references for it, which takes as long as the grant
-              yield* Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" }))
-              return lease
-            })
-          )
-          yield* annotateSpan({ platform: lease.platform, waitedMs: lease.waitedMs })
-          return lease
-        }, traced("ResourceManager.acquire")),
+        acquire: (request) =>
+          Effect.withFiberRuntime((fiber) => (isTraced(fiber) ? acquireSeen(request) : acquire(request))),
         forecast: (request) =>
           Effect.flatMap(
             act((at) => dispatcher.forecast(request, at)),
