@@ -1,5 +1,5 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Clock, Context, Effect, Exit, Layer, PubSub, Random, Schema, Scope, Stream } from "effect"
+import { Clock, Context, Effect, Exit, type Fiber, Layer, PubSub, Random, Schema, Scope, Stream } from "effect"
 import { FieldProblem, Overloaded } from "./Domain/ApiError.js"
 import type { LimitReading } from "./Domain/Call.js"
 import type { PlatformEvent, PlatformEventBody } from "./Domain/Event.js"
@@ -19,7 +19,7 @@ import type { SavedPlatform } from "./ResourceManager/Saved.js"
 import { limitsProblems } from "./Settings/Limits.js"
 import { Settings } from "./Settings.js"
 import type { SqlWriter } from "./Sql/Writer.js"
-import { annotateSpan, traced } from "./Telemetry/traced.js"
+import { isTraced } from "./Telemetry/traced.js"
 
 export type { BreakerTransition } from "./ResourceManager/Breaker.js"
 export type { LeaseRequest, Outlook } from "./ResourceManager/Dispatcher.js"
@@ -173,16 +173,18 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
       const wake = (): void => {
         if (dispatcher.due() < sleepsUntil) earlier.unsafeOpen()
         if (unstored.length > 0) unsaved.unsafeOpen()
-        if (!store.isDurable) return
-        const { isPressing, platforms } = dispatcher.unsaved()
-        if (platforms.length > 0) unsaved.unsafeOpen()
-        if (isPressing) pressing.unsafeOpen()
+        if (!store.isDurable || !dispatcher.isUnsaved()) return
+        unsaved.unsafeOpen()
+        if (dispatcher.isPressing()) pressing.unsafeOpen()
       }
+
+      const nowOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): Now =>
+        read(Context.get(fiber.currentDefaultServices, Clock.Clock))
 
       /** One step of the dispatcher, now; whoever is to act on what came of it is woken. */
       const act = <A>(step: (at: Now) => A): Effect.Effect<A> =>
         Effect.withFiberRuntime((fiber) => {
-          const result = step(read(Context.get(fiber.currentDefaultServices, Clock.Clock)))
+          const result = step(nowOf(fiber))
           wake()
           return Exit.succeed(result)
         })
@@ -299,34 +301,53 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         settle: (settlement) =>
           Effect.suspend(() => {
             if (held.isSettled) return Effect.void
-            // only a failure trips a breaker, and so needs the jitter
-            const jitter = settlement._tag === "Failed" ? Random.next : Effect.succeed(0)
-            return Effect.flatMap(jitter, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
+            // the breaker's jitter is for failures alone
+            return settlement._tag === "Failed"
+              ? Effect.flatMap(Random.next, (random) => act((at) => dispatcher.settle(held, settlement, at, random)))
+              : act((at) => dispatcher.settle(held, settlement, at, 0))
           })
       })
 
+      const leaseFrom = (answer: Dispatcher.Answer): Effect.Effect<Lease, LeaseUnavailable> =>
+        answer._tag === "Refused" ? Effect.fail(answer.error) : Effect.succeed(leaseOf(answer.held))
+
+      const answerTo = (ticket: Dispatcher.Ticket): Effect.Effect<Dispatcher.Answer> =>
+        Effect.async((resume) => {
+          if (ticket.answer !== undefined) resume(Effect.succeed(ticket.answer))
+          else ticket.onAnswer = (answer) => resume(Effect.succeed(answer))
+        })
+
       type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
-      const answerOf = (ticket: Dispatcher.Ticket): Effect.Effect<Dispatcher.Held, LeaseUnavailable> => {
-        const effectOf = (answer: Dispatcher.Answer): Effect.Effect<Dispatcher.Held, LeaseUnavailable> =>
-          answer._tag === "Granted" ? Effect.succeed(answer.held) : Effect.fail(answer.error)
-        return Effect.async((resume) => {
-          if (ticket.answer !== undefined) resume(effectOf(ticket.answer))
-          else ticket.onAnswer = (answer) => resume(effectOf(answer))
-        })
-      }
-
-      /** Runs where nothing interrupts it but the wait that it restores. */
+      /**
+       * Runs where nothing interrupts it but the wait that it restores. In as few steps as it can be, for it is done for
+       * every attempt: what is answered at once waits for nothing.
+       */
       const granted = (request: Dispatcher.LeaseRequest, restore: Restore): Effect.Effect<Lease, LeaseUnavailable> =>
-        Effect.flatMap(
-          act((at) => dispatcher.enter(request, at)),
-          (ticket) =>
-            restore(answerOf(ticket)).pipe(
-              Effect.onInterrupt(() => act((at) => dispatcher.leave(ticket, at))),
-              Effect.map(leaseOf),
-              Effect.tap(({ platform, waitedMs }) => annotateSpan({ platform, waitedMs }))
-            )
-        ).pipe(traced("ResourceManager.acquire", { attributes: { priority: request.priority } }))
+        Effect.withFiberRuntime((fiber) => {
+          const ticket = dispatcher.enter(request, nowOf(fiber))
+          wake()
+          const lease =
+            ticket.answer === undefined
+              ? Effect.matchCauseEffect(restore(answerTo(ticket)), {
+                  onFailure: (interrupted) =>
+                    Effect.zipRight(
+                      act((at) => dispatcher.leave(ticket, at)),
+                      Effect.failCause(interrupted)
+                    ),
+                  onSuccess: leaseFrom
+                })
+              : leaseFrom(ticket.answer)
+          return isTraced(fiber)
+            ? lease.pipe(
+                Effect.tap(({ platform, waitedMs }) => Effect.annotateCurrentSpan({ platform, waitedMs })),
+                Effect.withSpan("ResourceManager.acquire", {
+                  attributes: { priority: request.priority },
+                  captureStackTrace: false
+                })
+              )
+            : lease
+        })
 
       // Changes by hand
 
@@ -394,12 +415,11 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
 
       return {
         acquire: (request) =>
-          Effect.flatMap(Effect.scope, (scope) =>
-            // what is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on
-            Effect.uninterruptibleMask((restore) =>
-              Effect.tap(granted(request, restore), (lease) =>
-                Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" }))
-              )
+          // what is granted belongs to someone at every moment: to the wait until it ends, to the scope from then on
+          Effect.uninterruptibleMask((restore) =>
+            Effect.tap(granted(request, restore), (lease) =>
+              // `Effect.addFinalizer` would keep the fiber's references for it, which takes as long as the grant
+              Effect.flatMap(Effect.scope, (scope) => Scope.addFinalizer(scope, lease.settle({ _tag: "Ignored" })))
             )
           ),
         withLease: (request, { onLease, onUnavailable }) =>

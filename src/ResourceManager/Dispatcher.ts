@@ -77,14 +77,26 @@ export type Answer =
   | { readonly _tag: "Refused"; readonly error: LeaseUnavailable }
 
 /** A call's place in the line, until `answer` is there. */
-export interface Ticket extends WaitingLine.Waiter<Slot.Slot> {
+export interface Ticket extends WaitingLine.Waiter<Place> {
   readonly request: LeaseRequest
+  readonly options: ReadonlyArray<Option>
   answer: Answer | undefined
   /** Called once, when the answer is there. */
   onAnswer: ((answer: Answer) => void) | undefined
 }
 
-type Option = WaitingLine.Option<Slot.Slot>
+interface Option extends WaitingLine.Option<Place> {
+  readonly ask: Ask
+}
+
+/** A platform, and what the pass under way found out about it. */
+interface Place extends Slot.Slot {
+  readonly kept: Array<Kept>
+  /** In one pass what is free only grows less. */
+  readonly tried: Array<Tried>
+  /** Whether its windows, and nothing else, hold calls back. */
+  isShort: boolean
+}
 
 /** Live waits of one process at most. */
 const MAX_WAITING = 10_000
@@ -103,6 +115,8 @@ const WAITED_LONG_MS = 1_000
 /** When to look again at what should be free by now and is not yet, ms. */
 const HAIR_MS = 1
 const NEVER = Number.POSITIVE_INFINITY
+/** The least that a call can need. */
+const NO_TOKENS: TokenEstimate = { input: 0, maxOutput: 0 }
 
 /**
  * Decides who goes where. It owns the waiting line and every platform's breaker and budget; each method is one
@@ -138,6 +152,9 @@ export interface Dispatcher {
   readonly due: () => number
   /** Platforms of which something changed since they were last saved, and whether one of them is pressing. */
   readonly unsaved: () => { readonly platforms: ReadonlyArray<PlatformId>; readonly isPressing: boolean }
+  /** Whether there are such platforms; asked after every step. */
+  readonly isUnsaved: () => boolean
+  readonly isPressing: () => boolean
   readonly save: (platform: PlatformId, now: Now) => Pick<SavedPlatform, "budget" | "breakers"> | undefined
   /** What `save` gave has reached the disk. */
   readonly saved: (platform: PlatformId, state: Pick<SavedPlatform, "budget">, now: Now) => void
@@ -184,37 +201,37 @@ const needsAsMuch = (ask: Ask, less: Ask): boolean =>
 
 export const make = (options: DispatcherOptions): Dispatcher => {
   const { maxBytes, maxWaiting = MAX_WAITING, onEvent, onRoom, onTransition } = options
-  const slots = new Map<PlatformId, Slot.Slot>(
-    options.platforms.map((platform) => [platform.id, Slot.make({ ...platform, onEvent, onTransition })])
-  )
-  const line = WaitingLine.make<Slot.Slot, Ticket>()
-  const turns = Turns.make<Slot.Slot>()
+  const places: ReadonlyArray<Place> = options.platforms.map((platform) => ({
+    ...Slot.make({ ...platform, onEvent, onTransition }),
+    kept: [],
+    tried: [],
+    isShort: false
+  }))
+  const slots = new Map<PlatformId, Place>(places.map((place) => [place.id, place]))
+  const line = WaitingLine.make<Place, Ticket>()
+  const turns = Turns.make<Place>()
   let arrivals = 0
   let leases = 0
   let dueAt = NEVER
-  /** Platforms whose windows, and nothing else, held calls back in the latest pass. */
-  const short = new Set<Slot.Slot>()
   /** The last call for each platform that waited for it in vain and comes back, nobody knows when. */
-  const missed = new Map<Slot.Slot, { readonly ticket: Ticket; readonly option: Option }>()
+  const missed = new Map<Place, Option>()
   /** Bytes that are not a waiting call's. */
   let heldBytes = 0
 
-  const askOf = (ticket: Ticket, { model }: Option, mayUseReserve = ticket.priority === "HIGH"): Ask => ({
-    tokens: ticket.request.tokens,
-    model,
-    type: ticket.request.type,
-    mayUseReserve
-  })
+  /** The same for a call that may draw what is kept for HIGH, because it is owed its turn. */
+  const owedAskOf = ({ ask }: Option): Ask => (ask.mayUseReserve ? ask : { ...ask, mayUseReserve: true })
 
   const ticketOf = (request: LeaseRequest, order: number, now: Now): Ticket => {
+    const { priority, tokens, type } = request
     const open: Array<Option> = []
     for (const { model, notBefore = 0, platform, weight } of request.candidates) {
       const slot = slots.get(platform)
-      if (slot !== undefined) open.push({ slot, model, weight, notBefore })
+      if (slot === undefined) continue
+      open.push({ slot, model, weight, notBefore, ask: { tokens, model, type, mayUseReserve: priority === "HIGH" } })
     }
     return {
       order,
-      priority: request.priority,
+      priority,
       tenant: request.tenant,
       options: open,
       since: now.ms,
@@ -234,15 +251,15 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     Math.max(option.slot.heldUntil(option.model, now), option.notBefore)
 
   /** It certainly cannot serve the call before this instant; in the past where it may at any moment. */
-  const notBefore = (ticket: Ticket, option: Option, now: Now): number =>
-    Math.max(option.slot.notBefore(askOf(ticket, option, true), now), option.notBefore)
+  const notBefore = (option: Option, now: Now): number =>
+    Math.max(option.slot.notBefore(option.ask, now), option.notBefore)
 
   const isTooLate = (at: number, { deadline }: Ticket): boolean => at === NEVER || at > deadline
 
-  const reasonOf = (ticket: Ticket, option: Option, now: Now): PlatformReason => {
+  const reasonOf = (option: Option, now: Now): PlatformReason => {
     const isHeld = option.notBefore > now.ms
     const { earliest, kind, reason } =
-      option.slot.obstacle(askOf(ticket, option), now) ??
+      option.slot.obstacle(option.ask, now) ??
       (isHeld
         ? {
             kind: "failure",
@@ -257,12 +274,12 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   const unavailable = (ticket: Ticket, now: Now, why?: string): LeaseUnavailable => {
     const { candidates, maxWaitMs } = ticket.request
     const reasons = [
-      ...ticket.options.map((option) => reasonOf(ticket, option, now)),
+      ...ticket.options.map((option) => reasonOf(option, now)),
       ...candidates.flatMap(({ platform }) =>
         slots.has(platform) ? [] : [{ platform, reason: "it is not configured" }]
       )
     ]
-    const first = ticket.options.reduce((earliest, option) => Math.min(earliest, notBefore(ticket, option, now)), NEVER)
+    const first = ticket.options.reduce((earliest, option) => Math.min(earliest, notBefore(option, now)), NEVER)
     const message = why ?? `No platform can start this call within ${Math.round(maxWaitMs)} ms`
     const told = reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")
     return new LeaseUnavailable({
@@ -283,19 +300,16 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   }
 
   /** Whether it could start there now, those who wait aside; platforms are as of their latest look. */
-  const isFreeFor = (ticket: Ticket, option: Option, now: Now): boolean =>
-    option.notBefore <= now.ms &&
-    option.slot.isUsable(option.model, now) &&
-    option.slot.budget.fits(askOf(ticket, option), now)
+  const isFreeFor = (option: Option, now: Now): boolean =>
+    option.notBefore <= now.ms && option.slot.isUsable(option.model, now) && option.slot.budget.fits(option.ask, now)
 
   /** Whether as many as this can start on any of its platforms until its deadline, at the very most. */
   const hasRoomFor = (ticket: Ticket, calls: number, now: Now): boolean => {
-    // what the calls ahead need is not known: each at least what the smallest one does
-    const smallest = { ...ticket, request: { ...ticket.request, tokens: { input: 0, maxOutput: 0 } } }
     let room = 0
     for (const option of ticket.options) {
       if (isTooLate(heldUntil(option, now), ticket)) continue
-      room += option.slot.budget.room(askOf(smallest, option, true), ticket.deadline, now)
+      // what the calls ahead need is not known: each at least what the smallest one does
+      room += option.slot.budget.room({ ...option.ask, tokens: NO_TOKENS }, ticket.deadline, now)
       if (room >= calls) return true
     }
     return false
@@ -303,7 +317,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
 
   /** Why a call that cannot start now need not wait, `ahead` being those of its own kind who go first. */
   const refusalAtOnce = (ticket: Ticket, ahead: number, now: Now): LeaseUnavailable | undefined => {
-    if (ticket.options.every((option) => isTooLate(notBefore(ticket, option, now), ticket))) {
+    if (ticket.options.every((option) => isTooLate(notBefore(option, now), ticket))) {
       return unavailable(ticket, now)
     }
     if (ahead > 0 && ticket.request.comesBack !== true && !hasRoomFor(ticket, ahead + 1, now)) {
@@ -328,7 +342,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   const refuseHopeless = (now: Now): void => {
     // of calls to which nothing is open yet: when every platform is back, whatever the model
     let latest = now.ms
-    for (const slot of slots.values()) latest = Math.max(latest, slot.heldUntil("", now))
+    for (const slot of places) latest = Math.max(latest, slot.heldUntil("", now))
     for (const priority of WaitingLine.priorities) {
       for (const { givingUpBefore, options } of [...line.classes(priority)]) {
         const backAt = options.reduce(
@@ -353,13 +367,18 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   const busyOf = (ticket: Ticket, free: ReadonlyArray<Option>, now: Now): ReadonlyArray<PlatformReason> =>
     ticket.options.length === free.length
       ? []
-      : ticket.options.flatMap((option) => (free.includes(option) ? [] : [reasonOf(ticket, option, now)]))
+      : ticket.options.flatMap((option) => (free.includes(option) ? [] : [reasonOf(option, now)]))
 
   /** Every priority that waits for the platform earns its share of what it gives away; the one served pays. */
-  const account = (slot: Slot.Slot, served: Priority, cost: number): void => {
+  const account = (slot: Place, served: Priority, ask: Ask): void => {
     for (const [priority, share] of SHARES) {
+      if (line.waitingFor(slot, priority) === 0) {
+        slot.credit[priority] = 0
+        continue
+      }
+      const cost = slot.budget.share(ask)
       const earned = slot.credit[priority] + share * cost - (priority === served ? cost : 0)
-      slot.credit[priority] = line.waitingFor(slot, priority) > 0 ? Math.min(1, Math.max(0, earned)) : 0
+      slot.credit[priority] = Math.min(1, Math.max(0, earned))
     }
   }
 
@@ -368,7 +387,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     const taken = slot.take(ask, ticket.request.attempt, now)
     if (taken === undefined) return false
     line.serve(ticket)
-    account(slot, ticket.priority, slot.budget.share(ask))
+    account(slot, ticket.priority, ask)
     leases += 1
     const held: Held = {
       id: leases,
@@ -388,8 +407,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
 
   /** Whether the option's start is known to lie before `until`, those who wait for the same platform going first. */
   const startsBy = (ticket: Ticket, option: Option, until: number, now: Now): boolean => {
-    const { notBefore, slot } = option
-    const ask = askOf(ticket, option)
+    const { ask, notBefore, slot } = option
     // no other platform waits for the backoff of one that failed the call
     if (notBefore > now.ms || slot.earliest(ask, now) > until) return false
     let ahead = WaitingLine.opensAt(ticket, option) <= now.ms ? -1 : 0
@@ -410,196 +428,230 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     return weight === 0 ? undefined : { weight, until }
   }
 
-  /**
-   * One pass over the heads: grants everything that can be granted now, and notes when more can be. Whether it has to be
-   * made once more, because what it went by has changed on the way.
-   */
-  const pass = (now: Now): boolean => {
-    for (const slot of slots.values()) slot.refresh(now)
-    line.promote(now.ms)
-    let due = NEVER
-    let isStale = false
-    const kept = new Map<Slot.Slot, Array<Kept>>()
-    /** Of this pass, in which what is free only grows less. */
-    const tried = new Map<Slot.Slot, Array<Tried>>()
-    const aside: Array<Ticket> = []
-    short.clear()
+  // The pass over the heads. There is one at a time, and one for each step of each call: so nothing of it but what it finds
+  // is made anew.
 
-    /** Time changes something at this instant; what is over already waits for something else. */
-    const note = (at: number): void => {
-      if (at > now.ms && at < due) due = at
-    }
+  let now: Now = { ms: 0, epochMs: 0 }
+  let due = NEVER
+  /** What the pass went by has changed on the way. */
+  let isStale = false
+  const aside: Array<Ticket> = []
 
-    const isOpenTo = (ticket: Ticket, option: Option): boolean => WaitingLine.opensAt(ticket, option) <= now.ms
+  /** Time changes something at this instant; what is over already waits for something else. */
+  const note = (at: number): void => {
+    if (at > now.ms && at < due) due = at
+  }
 
-    const isClosed = ({ model, slot }: Option): boolean => {
-      let looked = 0
-      for (const { ask } of kept.get(slot) ?? []) if (ask.model === model) looked += 1
-      return looked >= LOOKED_AT
-    }
-    const isFree = (option: Option): boolean => option.slot.isUsable(option.model, now) && !isClosed(option)
+  const isOpenTo = (ticket: Ticket, option: Option): boolean => WaitingLine.opensAt(ticket, option) <= now.ms
 
-    /** It may pass those that rank before it, where that does not put off their start. */
-    const mayPass = (ask: Ask, slot: Slot.Slot, priority: Priority): boolean => {
-      for (const before of kept.get(slot) ?? []) {
-        if (!before.isFirst && before.ticket.priority === priority) continue
-        if (!slot.budget.delays(ask, before.ask, now)) continue
-        // one that waits for a running attempt may be passed as soon as there is room for both
-        const at = slot.budget.earliestAfter(ask, before.ask, now)
-        note(at)
-        if (at > now.ms && at < NEVER) short.add(slot)
-        return false
-      }
-      return true
-    }
+  const isClosed = ({ model, slot }: WaitingLine.Option<Place>): boolean => {
+    let looked = 0
+    for (const { ask } of slot.kept) if (ask.model === model) looked += 1
+    return looked >= LOOKED_AT
+  }
+  const isFree = (option: WaitingLine.Option<Place>): boolean =>
+    option.slot.isUsable(option.model, now) && !isClosed(option)
+  const hasFree = ({ options }: WaitingLine.Class<Place, Ticket>): boolean => {
+    for (const option of options) if (isFree(option)) return true
+    return false
+  }
 
-    /** When a call that needs no more can start there, where it was found that it cannot now. */
-    const knownAt = (ask: Ask, slot: Slot.Slot): number | undefined => {
-      for (const before of tried.get(slot) ?? []) if (needsAsMuch(ask, before.ask)) return before.at
-      return undefined
-    }
-
-    const keep = (ticket: Ticket, ask: Ask, slot: Slot.Slot, isOwed: boolean): void => {
-      const before = kept.get(slot) ?? []
-      kept.set(slot, before)
-      const isLike = (other: Kept): boolean =>
-        other.ask.model === ask.model && other.ticket.priority === ticket.priority
-      const isFirst = isOwed || !before.some(isLike)
-      before.push({ ticket, ask, isFirst })
-    }
-
-    /** When it can start there; notes it, and whether the platform's windows are all that it waits for. */
-    const lookAhead = (ask: Ask, slot: Slot.Slot): number => {
-      const known = slot.earliest(ask, now)
-      // sums of fractions may come to now a hair before it fits
-      const at = known <= now.ms && !slot.budget.fits(ask, now) ? now.ms + HAIR_MS : known
+  /** It may pass those that rank before it, where that does not put off their start. */
+  const mayPass = (ask: Ask, slot: Place, priority: Priority): boolean => {
+    for (const before of slot.kept) {
+      if (!before.isFirst && before.ticket.priority === priority) continue
+      if (!slot.budget.delays(ask, before.ask, now)) continue
+      // one that waits for a running attempt may be passed as soon as there is room for both
+      const at = slot.budget.earliestAfter(ask, before.ask, now)
       note(at)
-      if (at > now.ms && at < NEVER && slot.heldUntil(ask.model, now) <= now.ms) short.add(slot)
-      const before = tried.get(slot)
-      if (before === undefined) tried.set(slot, [{ ask, at }])
-      else before.push({ ask, at })
-      return at
-    }
-
-    /** A platform's lower priorities first, where they are owed the next grant. */
-    const serveOwed = (): boolean => {
-      for (const slot of slots.values()) {
-        for (const [priority] of SHARES) {
-          if (slot.credit[priority] <= 0) continue
-          const isHere = (option: Option): boolean => option.slot === slot && slot.isUsable(option.model, now)
-          for (;;) {
-            const head = line.best(priority, ({ options }) => options.some(isHere))?.head()
-            const option = head?.options.find((option) => isHere(option) && isOpenTo(head, option))
-            if (head === undefined || option === undefined) break
-            const ask = askOf(head, option, true)
-            if (slot.credit[priority] + ROUNDING < slot.budget.share(ask)) break
-            if (!slot.budget.fits(ask, now)) {
-              if (kept.get(slot)?.every(({ ticket }) => ticket !== head) ?? true) keep(head, ask, slot, true)
-              lookAhead(ask, slot)
-              break
-            }
-            if (!mayPass(ask, slot, priority)) break
-            const patience = patienceOf(head, [option], now)
-            if (patience === undefined) {
-              const free = head.options.filter(
-                (other) =>
-                  other === option ||
-                  (isOpenTo(head, other) && isFree(other) && other.slot.budget.fits(askOf(head, other), now))
-              )
-              if (!grant(head, option, ask, free, now)) break
-              return true
-            }
-            line.setPatience(head, patience, now.ms)
-          }
-        }
-      }
+      if (at > now.ms && at < NEVER) slot.isShort = true
       return false
     }
+    return true
+  }
 
-    /**
-     * The head does not fit anywhere now. The platform where it can start first is kept for it; others may be used by
-     * calls behind it, which does not delay it.
-     */
-    const keepPlace = (head: Ticket): void => {
-      let first: { readonly ask: Ask; readonly slot: Slot.Slot; readonly at: number } | undefined
-      for (const option of head.options) {
-        if (isClosed(option) || !isOpenTo(head, option)) continue
-        const { model, slot } = option
-        const ask = askOf(head, option)
-        const known = knownAt(ask, slot) ?? lookAhead(ask, slot)
-        // an open platform whose running attempts hold the tokens may give them back at any moment
-        const at = known === NEVER && slot.isUsable(model, now) ? now.ms : known
-        if (first === undefined || at < first.at) first = { ask, slot, at }
+  /** When a call that needs no more can start there, where it was found that it cannot now. */
+  const knownAt = (ask: Ask, slot: Place): number | undefined => {
+    for (const before of slot.tried) if (needsAsMuch(ask, before.ask)) return before.at
+    return undefined
+  }
+
+  const keep = (ticket: Ticket, ask: Ask, slot: Place, isOwed: boolean): void => {
+    let isFirst = true
+    if (!isOwed) {
+      for (const other of slot.kept) {
+        if (other.ask.model === ask.model && other.ticket.priority === ticket.priority) isFirst = false
       }
-      if (first !== undefined) keep(head, first.ask, first.slot, false)
-      line.setAside(head)
-      aside.push(head)
     }
+    slot.kept.push({ ticket, ask, isFirst })
+  }
 
-    const serve = (head: Ticket): boolean => {
-      const [first, ...others] = head.options.filter((option) => {
-        if (!isOpenTo(head, option) || !isFree(option)) return false
-        const ask = askOf(head, option)
-        return (
-          knownAt(ask, option.slot) === undefined &&
-          option.slot.budget.fits(ask, now) &&
-          mayPass(ask, option.slot, head.priority)
-        )
-      })
-      if (first === undefined) return false
-      const patience = patienceOf(head, [first, ...others], now)
-      if (patience !== undefined) {
-        line.setPatience(head, patience, now.ms)
-        return true
+  /** When it can start there; notes it, and whether the platform's windows are all that it waits for. */
+  const lookAhead = (ask: Ask, slot: Place): number => {
+    const known = slot.earliest(ask, now)
+    // sums of fractions may come to now a hair before it fits
+    const at = known <= now.ms && !slot.budget.fits(ask, now) ? now.ms + HAIR_MS : known
+    note(at)
+    if (at > now.ms && at < NEVER && slot.heldUntil(ask.model, now) <= now.ms) slot.isShort = true
+    slot.tried.push({ ask, at })
+    return at
+  }
+
+  /** A platform's lower priorities first, where they are owed the next grant. */
+  const serveOwed = (): boolean => {
+    for (const slot of places) {
+      for (const [priority] of SHARES) {
+        if (slot.credit[priority] <= 0) continue
+        const isHere = (option: WaitingLine.Option<Place>): boolean =>
+          option.slot === slot && slot.isUsable(option.model, now)
+        for (;;) {
+          const head = line.best(priority, ({ options }) => options.some(isHere))?.head()
+          const option = head?.options.find((option) => isHere(option) && isOpenTo(head, option))
+          if (head === undefined || option === undefined) break
+          const ask = owedAskOf(option)
+          if (slot.credit[priority] + ROUNDING < slot.budget.share(ask)) break
+          if (!slot.budget.fits(ask, now)) {
+            if (slot.kept.every(({ ticket }) => ticket !== head)) keep(head, ask, slot, true)
+            lookAhead(ask, slot)
+            break
+          }
+          if (!mayPass(ask, slot, priority)) break
+          const patience = patienceOf(head, [option], now)
+          if (patience === undefined) {
+            const free = head.options.filter(
+              (other) =>
+                other === option || (isOpenTo(head, other) && isFree(other) && other.slot.budget.fits(other.ask, now))
+            )
+            if (!grant(head, option, ask, free, now)) break
+            return true
+          }
+          line.setPatience(head, patience, now.ms)
+        }
       }
-      const chosen = turns.take([first, ...others], rotationOf(head))
-      if (!grant(head, chosen, askOf(head, chosen), [first, ...others], now)) return false
-      // what was kept for it, as one that is owed, is free again
-      for (const before of kept.values()) if (before.some(({ ticket }) => ticket === head)) isStale = true
+    }
+    return false
+  }
+
+  /**
+   * The head does not fit anywhere now. The platform where it can start first is kept for it; others may be used by
+   * calls behind it, which does not delay it.
+   */
+  const keepPlace = (head: Ticket): void => {
+    let first: Option | undefined
+    let firstAt = NEVER
+    for (const option of head.options) {
+      if (isClosed(option) || !isOpenTo(head, option)) continue
+      const { ask, model, slot } = option
+      const known = knownAt(ask, slot) ?? lookAhead(ask, slot)
+      // an open platform whose running attempts hold the tokens may give them back at any moment
+      const at = known === NEVER && slot.isUsable(model, now) ? now.ms : known
+      if (first !== undefined && at >= firstAt) continue
+      first = option
+      firstAt = at
+    }
+    if (first !== undefined) keep(head, first.ask, first.slot, false)
+    line.setAside(head)
+    aside.push(head)
+  }
+
+  const mayStart = (head: Ticket, option: Option): boolean =>
+    isOpenTo(head, option) &&
+    isFree(option) &&
+    knownAt(option.ask, option.slot) === undefined &&
+    option.slot.budget.fits(option.ask, now) &&
+    mayPass(option.ask, option.slot, head.priority)
+
+  const serve = (head: Ticket): boolean => {
+    let free: [Option, ...Array<Option>] | undefined
+    for (const option of head.options) {
+      if (!mayStart(head, option)) continue
+      if (free === undefined) free = [option]
+      else free.push(option)
+    }
+    if (free === undefined) return false
+    const patience = patienceOf(head, free, now)
+    if (patience !== undefined) {
+      line.setPatience(head, patience, now.ms)
       return true
     }
+    const chosen = turns.take(free, rotationOf(head))
+    if (!grant(head, chosen, chosen.ask, free, now)) return false
+    // what was kept for it, as one that is owed, is free again
+    for (const { kept } of places) for (const { ticket } of kept) if (ticket === head) isStale = true
+    return true
+  }
 
-    const serveRanked = (): boolean => {
-      for (const priority of WaitingLine.priorities) {
-        for (;;) {
-          const head = line.best(priority, ({ options }) => options.some(isFree))?.head()
-          if (head === undefined) break
-          if (serve(head)) return true
-          keepPlace(head)
-        }
+  const serveRanked = (): boolean => {
+    for (const priority of WaitingLine.priorities) {
+      for (;;) {
+        const head = line.best(priority, hasFree)?.head()
+        if (head === undefined) break
+        if (serve(head)) return true
+        keepPlace(head)
       }
-      return false
     }
+    return false
+  }
+
+  /** When the class's options open that time alone opens. */
+  const noteOpenings = (options: ReadonlyArray<WaitingLine.Option<Place>>): void => {
+    for (const { model, slot } of options) {
+      if (slot.isUsable(model, now)) continue
+      const opensAt = Math.max(slot.opensAt(model, now), now.ms + HAIR_MS)
+      note(opensAt)
+      if (opensAt < NEVER && slot.heldUntil(model, now) <= now.ms) slot.isShort = true
+    }
+  }
+
+  /** Whether the platform it is patient for will not be free in time. */
+  const isPatientInVain = (ticket: Ticket, { until, weight }: WaitingLine.Patience): boolean => {
+    let startsAt = NEVER
+    for (const option of ticket.options) {
+      if (option.weight < weight) continue
+      startsAt = Math.min(startsAt, Math.max(option.notBefore, option.slot.earliest(option.ask, now)))
+    }
+    if (startsAt > until) return true
+    note(startsAt)
+    return false
+  }
+
+  /**
+   * One pass: grants everything that can be granted now, and notes when more can be. Whether it has to be made once more,
+   * because what it went by has changed on the way.
+   */
+  const pass = (at: Now): boolean => {
+    now = at
+    due = NEVER
+    isStale = false
+    for (const place of places) {
+      place.refresh(now)
+      place.kept.length = 0
+      place.tried.length = 0
+      place.isShort = false
+    }
+    line.promote(now.ms)
 
     while (!isStale && (serveOwed() || serveRanked())) {}
-    for (const ticket of aside) line.putBack(ticket)
+    // the last one first: each then comes to the front of its queue
+    for (let ticket = aside.pop(); ticket !== undefined; ticket = aside.pop()) line.putBack(ticket)
     if (isStale) return true
 
-    const impatient: Array<Ticket> = []
+    let impatient: Array<Ticket> | undefined
     for (const priority of WaitingLine.priorities) {
-      for (const { head, options } of line.classes(priority)) {
-        for (const { model, slot } of options) {
-          if (slot.isUsable(model, now)) continue
-          const opensAt = Math.max(slot.opensAt(model, now), now.ms + HAIR_MS)
-          note(opensAt)
-          if (opensAt < NEVER && slot.heldUntil(model, now) <= now.ms) short.add(slot)
-        }
-        const first = head()
-        const patience = first?.patience
-        if (first === undefined || patience === undefined) continue
-        let startsAt = NEVER
-        for (const option of first.options) {
-          if (option.weight < patience.weight) continue
-          startsAt = Math.min(startsAt, Math.max(option.notBefore, option.slot.earliest(askOf(first, option), now)))
-        }
-        if (startsAt > patience.until) impatient.push(first)
-        else note(startsAt)
+      for (const waiting of line.classes(priority)) {
+        noteOpenings(waiting.options)
+        const first = waiting.head()
+        if (first?.patience === undefined || !isPatientInVain(first, first.patience)) continue
+        impatient ??= []
+        impatient.push(first)
       }
     }
-    for (const ticket of impatient) line.setPatience(ticket, undefined, now.ms)
-    if (impatient.length > 0) return true
+    if (impatient !== undefined) {
+      for (const ticket of impatient) line.setPatience(ticket, undefined, now.ms)
+      return true
+    }
 
-    for (const slot of slots.values()) note(slot.changesAt(now))
+    for (const place of places) note(place.changesAt(now))
     dueAt = Math.min(due, line.nextInstant())
     return false
   }
@@ -611,9 +663,9 @@ export const make = (options: DispatcherOptions): Dispatcher => {
    */
   const tellBacklog = (now: Now): boolean => {
     let isPaceOver = false
-    for (const slot of slots.values()) {
-      if (short.has(slot)) slot.shortUntil = now.ms + PACED_MS
-      const isWaitedFor = SHARES.some(([priority]) => line.waitingFor(slot, priority) > 0)
+    for (const slot of places) {
+      if (slot.isShort) slot.shortUntil = now.ms + PACED_MS
+      const isWaitedFor = line.waitingFor(slot, "MEDIUM") > 0 || line.waitingFor(slot, "LOW") > 0
       const hasBacklog = isWaitedFor && now.ms < slot.shortUntil
       if (hasBacklog === slot.hasBacklog) continue
       slot.hasBacklog = hasBacklog
@@ -627,14 +679,14 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     const error = unavailable(ticket, now)
     const isTold = ticket.request.comesBack === true && ticket.deadline - ticket.since >= WAITED_LONG_MS
     if (isTold && error.earliestAt === undefined) {
-      for (const option of ticket.options) missed.set(option.slot, { ticket, option })
+      for (const option of ticket.options) missed.set(option.slot, option)
     }
     refuse(ticket, error)
   }
 
   const tellRoom = (now: Now): void => {
-    for (const [slot, { option, ticket }] of missed) {
-      if (!isFreeFor(ticket, option, now)) continue
+    for (const [slot, option] of missed) {
+      if (!isFreeFor(option, now)) continue
       missed.delete(slot)
       onRoom(slot.id)
     }
@@ -659,13 +711,15 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     return isFirst
   }
 
-  const withSlot = (platform: PlatformId, now: Now, act: (slot: Slot.Slot) => void): void => {
+  const withSlot = (platform: PlatformId, now: Now, act: (slot: Place) => void): void => {
     const slot = slots.get(platform)
     if (slot === undefined) return
     act(slot)
     refuseHopeless(now)
     advance(now)
   }
+
+  const isPressing = (): boolean => places.some((place) => place.isUnsaved() && place.budget.wantsSave())
 
   const platformView = (slot: Slot.Slot, now: Now): PlatformResources => {
     slot.refresh(now)
@@ -692,18 +746,18 @@ export const make = (options: DispatcherOptions): Dispatcher => {
 
     forecast: (request, now) => {
       const ticket = ticketOf(request, arrivals + 1, now)
-      for (const slot of slots.values()) slot.refresh(now)
-      const fits = ticket.options.some((option) => isFreeFor(ticket, option, now))
+      for (const slot of places) slot.refresh(now)
+      const fits = ticket.options.some((option) => isFreeFor(option, now))
       // A line that is full now has room again later: whoever can wait elsewhere is not too late for that.
       return fits ? undefined : refusalAtOnce(ticket, line.alike(ticket, now.ms), now)
     },
 
     outlook: (request, now) => {
       const ticket = ticketOf(request, arrivals + 1, now)
-      for (const slot of slots.values()) slot.refresh(now)
+      for (const slot of places) slot.refresh(now)
       const [first, ...others] = ticket.options.filter(
         (option) =>
-          isFreeFor(ticket, option, now) &&
+          isFreeFor(option, now) &&
           !WaitingLine.priorities
             .slice(0, WaitingLine.priorities.indexOf(ticket.priority) + 1)
             .some((priority) => line.waitingFor(option.slot, priority) > 0)
@@ -762,13 +816,12 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     tick: advance,
     due: () => dueAt,
 
-    unsaved: () => {
-      const unsaved = [...slots.values()].filter((slot) => slot.isUnsaved())
-      return {
-        platforms: unsaved.map(({ id }) => id),
-        isPressing: unsaved.some(({ budget }) => budget.wantsSave())
-      }
-    },
+    unsaved: () => ({
+      platforms: places.filter((place) => place.isUnsaved()).map(({ id }) => id),
+      isPressing: isPressing()
+    }),
+    isUnsaved: () => places.some((place) => place.isUnsaved()),
+    isPressing,
     save: (platform, now) => slots.get(platform)?.save(now),
     saved: (platform, state, now) => {
       slots.get(platform)?.saved(state)
@@ -805,7 +858,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
         oldestWaitMs: now.ms - (line.oldest(priority) ?? now.ms)
       })
       return {
-        platforms: [...slots.values()].map((slot) => platformView(slot, now)),
+        platforms: places.map((slot) => platformView(slot, now)),
         queue: { HIGH: queue("HIGH"), MEDIUM: queue("MEDIUM"), LOW: queue("LOW") },
         admission: {
           waiting: line.size(),

@@ -16,63 +16,80 @@ export interface Positions<A> {
   readonly delete: (item: A) => unknown
 }
 
-/** `before(a, b)`: a ranks strictly before b. */
-export const make = <A>(before: (a: A, b: A) => boolean, positions: Positions<A> = new Map<A, number>()): Heap<A> => {
-  const items: Array<A> = []
+// A class, because the line of those who wait makes one for each call that finds it empty.
+class BinaryHeap<A> implements Heap<A> {
+  private readonly before: (a: A, b: A) => boolean
+  private readonly positions: Positions<A>
+  private readonly items: Array<A> = []
 
-  const place = (item: A, index: number): void => {
-    items[index] = item
-    positions.set(item, index)
+  constructor(before: (a: A, b: A) => boolean, positions: Positions<A>) {
+    this.before = before
+    this.positions = positions
   }
 
-  const rise = (item: A, from: number): number => {
+  size(): number {
+    return this.items.length
+  }
+
+  peek(): A | undefined {
+    return this.items[0]
+  }
+
+  add(item: A): void {
+    this.rise(item, this.items.length)
+  }
+
+  remove(item: A): void {
+    const index = this.positions.get(item)
+    if (index === undefined) return
+    this.positions.delete(item)
+    const last = this.items.pop()
+    if (last !== undefined && last !== item) this.settle(last, index)
+  }
+
+  update(item: A): void {
+    const index = this.positions.get(item)
+    if (index !== undefined) this.settle(item, index)
+  }
+
+  private place(item: A, index: number): void {
+    this.items[index] = item
+    this.positions.set(item, index)
+  }
+
+  private rise(item: A, from: number): number {
     let index = from
     while (index > 0) {
       const parent = (index - 1) >> 1
-      const above = items[parent]
-      if (above === undefined || !before(item, above)) break
-      place(above, index)
+      const above = this.items[parent]
+      if (above === undefined || !this.before(item, above)) break
+      this.place(above, index)
       index = parent
     }
-    place(item, index)
+    this.place(item, index)
     return index
   }
 
-  const sink = (item: A, from: number): void => {
+  private sink(item: A, from: number): void {
     let index = from
     for (;;) {
-      const left = items[2 * index + 1]
+      const left = this.items[2 * index + 1]
       if (left === undefined) break
-      const right = items[2 * index + 2]
-      const isRight = right !== undefined && before(right, left)
+      const right = this.items[2 * index + 2]
+      const isRight = right !== undefined && this.before(right, left)
       const below = isRight ? right : left
-      if (!before(below, item)) break
-      place(below, index)
+      if (!this.before(below, item)) break
+      this.place(below, index)
       index = 2 * index + (isRight ? 2 : 1)
     }
-    place(item, index)
+    this.place(item, index)
   }
 
-  const settle = (item: A, index: number): void => {
-    if (rise(item, index) === index) sink(item, index)
-  }
-
-  return {
-    size: () => items.length,
-    peek: () => items[0],
-    add: (item) => {
-      rise(item, items.length)
-    },
-    remove: (item) => {
-      const index = positions.get(item)
-      if (index === undefined) return
-      positions.delete(item)
-      const last = items.pop()
-      if (last !== undefined && last !== item) settle(last, index)
-    },
-    update: (item) => {
-      const index = positions.get(item)
-      if (index !== undefined) settle(item, index)
-    }
+  private settle(item: A, index: number): void {
+    if (this.rise(item, index) === index) this.sink(item, index)
   }
 }
+
+/** `before(a, b)`: a ranks strictly before b. */
+export const make = <A>(before: (a: A, b: A) => boolean, positions: Positions<A> = new Map<A, number>()): Heap<A> =>
+  new BinaryHeap(before, positions)

@@ -85,7 +85,8 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
   }
   interface OpenClass extends Class<S, W> {
     readonly key: string
-    readonly slots: ReadonlySet<S>
+    /** Each of its platforms once. */
+    readonly slots: ReadonlyArray<S>
     readonly queues: Map<TenantId, Queue>
     readonly order: Heap.Heap<Queue>
     readonly deadlines: SortedQueue.SortedQueue<Place>
@@ -102,6 +103,7 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
   const level = (): Level => ({ classes: new Map(), tenants: new Map(), waiting: new Map(), turn: 0, depth: 0 })
   const levels: Record<Priority, Level> = { HIGH: level(), MEDIUM: level(), LOW: level() }
 
+  const nobody: ReadonlyArray<W> = []
   const places = new Map<W, Place>()
   let bytes = 0
   const deferred = Heap.make<Place>(
@@ -123,6 +125,7 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
   const headOrder = (queue: Queue): number => queue.line.peek()?.waiter.order ?? NEVER
   const goesBefore = (a: Queue, b: Queue): boolean =>
     a.tenant.turns < b.tenant.turns || (a.tenant.turns === b.tenant.turns && headOrder(a) < headOrder(b))
+  const arrivedBefore = (a: Place, b: Place): boolean => a.waiter.order < b.waiter.order
   const givesUpBefore = (a: Place, b: Place): boolean =>
     a.waiter.deadline < b.waiter.deadline ||
     (a.waiter.deadline === b.waiter.deadline && a.waiter.order < b.waiter.order)
@@ -141,16 +144,21 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
     return tenant
   }
 
-  const openOptions = (waiter: W, at: number): ReadonlyArray<Option<S>> =>
-    waiter.options.every((option) => opensAt(waiter, option) <= at)
-      ? waiter.options
-      : waiter.options.filter((option) => opensAt(waiter, option) <= at)
+  const openOptions = (waiter: W, at: number): ReadonlyArray<Option<S>> => {
+    for (const option of waiter.options) {
+      if (opensAt(waiter, option) > at) return waiter.options.filter((each) => opensAt(waiter, each) <= at)
+    }
+    return waiter.options
+  }
 
-  const keyOf = (options: ReadonlyArray<Option<S>>): string =>
-    options
-      .map(({ model, slot }) => `${slot.id}/${model}`)
-      .sort()
-      .join(" ")
+  const nameOf = ({ model, slot }: Option<S>): string => `${slot.id}/${model}`
+
+  const keyOf = (options: ReadonlyArray<Option<S>>): string => {
+    const [only] = options
+    return only !== undefined && options.length === 1 ? nameOf(only) : options.map(nameOf).sort().join(" ")
+  }
+
+  const slotOf = ({ slot }: Option<S>): S => slot
 
   const classOf = (at: Level, options: ReadonlyArray<Option<S>>): OpenClass => {
     const key = keyOf(options)
@@ -161,7 +169,7 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
     const made: OpenClass = {
       key,
       options,
-      slots: new Set(options.map(({ slot }) => slot)),
+      slots: options.length === 1 ? options.map(slotOf) : [...new Set(options.map(slotOf))],
       queues: new Map(),
       order,
       deadlines,
@@ -178,7 +186,7 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
     const ofClass = classOf(its, openOptions(waiter, at))
     const known = ofClass.queues.get(waiter.tenant)
     if (known !== undefined) return known
-    const line = SortedQueue.make<Place>((a, b) => a.waiter.order < b.waiter.order)
+    const line = SortedQueue.make<Place>(arrivedBefore)
     const tenant = tenantOf(its, waiter.tenant)
     const queue = { of: ofClass, tenant, tenantId: waiter.tenant, line, size: 0, orderAt: undefined }
     tenant.queues.add(queue)
@@ -212,11 +220,13 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
     stepIn(place)
     queue.of.deadlines.add(place)
     count(place, 1)
-    place.opening = waiter.options.reduce((earliest, option) => {
+    let opening = NEVER
+    for (const option of waiter.options) {
       const opens = opensAt(waiter, option)
-      return opens > at ? Math.min(earliest, opens) : earliest
-    }, NEVER)
-    if (place.opening < NEVER) deferred.add(place)
+      if (opens > at && opens < opening) opening = opens
+    }
+    place.opening = opening
+    if (opening < NEVER) deferred.add(place)
   }
 
   const dequeue = (place: Place): void => {
@@ -317,14 +327,15 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
 
     /** Those who have to give up now. */
     expired: (at: number): ReadonlyArray<W> => {
-      const expired: Array<W> = []
+      let expired: Array<W> | undefined
       for (const priority of priorities) {
         for (const { deadlines } of levels[priority].classes.values()) {
           if ((deadlines.peek()?.waiter.deadline ?? NEVER) > at) continue
+          expired ??= []
           for (const { waiter } of deadlines.front(({ waiter }) => waiter.deadline <= at)) expired.push(waiter)
         }
       }
-      return expired.sort((a, b) => a.order - b.order)
+      return expired?.sort((a, b) => a.order - b.order) ?? nobody
     },
 
     /** The next deadline or opening of an option. */
@@ -342,20 +353,24 @@ export const make = <S extends { readonly id: PlatformId }, W extends Waiter<S>>
 
     /** The class of the best-ranked head among those that `may`. */
     best: (priority: Priority, may: (candidate: Class<S, W>) => boolean): Class<S, W> | undefined => {
-      let best: { readonly ofClass: OpenClass; readonly queue: Queue } | undefined
+      let best: Queue | undefined
       for (const ofClass of levels[priority].classes.values()) {
         const queue = ofClass.order.peek()
-        if (queue === undefined || (best !== undefined && !goesBefore(queue, best.queue)) || !may(ofClass)) continue
-        best = { ofClass, queue }
+        if (queue === undefined || (best !== undefined && !goesBefore(queue, best)) || !may(ofClass)) continue
+        best = queue
       }
-      return best?.ofClass
+      return best?.of
     },
 
     /** How many calls of that priority wait that the platform could serve. */
     waitingFor: (slot: S, priority: Priority): number => levels[priority].waiting.get(slot) ?? 0,
 
     /** How many calls wait of its priority and tenant that the same platforms and models could serve. */
-    alike: (waiter: W, at: number): number =>
-      levels[waiter.priority].classes.get(keyOf(openOptions(waiter, at)))?.queues.get(waiter.tenant)?.size ?? 0
+    alike: (waiter: W, at: number): number => {
+      const its =
+        places.get(waiter)?.queue ??
+        levels[waiter.priority].classes.get(keyOf(openOptions(waiter, at)))?.queues.get(waiter.tenant)
+      return its?.size ?? 0
+    }
   }
 }
