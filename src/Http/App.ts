@@ -40,14 +40,16 @@ export const make = (
 
     /** What a body takes up is held from before its first byte is read until its request is answered. */
     const answerWithBody = ({ answer }: Served, located: Located) =>
-      Effect.acquireUseRelease(
-        Scope.make(),
-        (held) =>
-          answer({
-            ...located,
-            body: readJson(located.request, maxBodyBytes, (bytes) => Scope.extend(resources.holdBytes(bytes), held))
-          }),
-        Scope.close
+      Effect.flatMap(Scope.make(), (held) =>
+        Effect.onExit(
+          Effect.interruptible(
+            answer({
+              ...located,
+              body: readJson(located.request, maxBodyBytes, (bytes) => Scope.extend(resources.holdBytes(bytes), held))
+            })
+          ),
+          (exit) => Scope.close(held, exit)
+        )
       )
 
     const answer = (
@@ -63,7 +65,7 @@ export const make = (
       const tenant: TenantId | Unauthorized = endpoint.needsKey ? tenantOf(request.headers) : localTenant
       if (tenant instanceof Unauthorized) return Exit.succeed(Errors.toResponse(tenant, request))
       const located = { request, tenant, body: noBody, path: params, urlParams: searchParams }
-      return Effect.interruptible(endpoint.takesBody ? answerWithBody(endpoint, located) : endpoint.answer(located))
+      return endpoint.takesBody ? answerWithBody(endpoint, located) : Effect.interruptible(endpoint.answer(located))
     }
 
     return Effect.withFiberRuntime((fiber) => {

@@ -4,7 +4,7 @@ import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import type * as HttpMethod from "@effect/platform/HttpMethod"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { Effect, Either, Option, ParseResult, Schema, type Scope } from "effect"
+import { Effect, Either, Exit, Option, ParseResult, Schema, type Scope } from "effect"
 import { Authorization } from "../Domain/Access.js"
 import type {
   ApiError,
@@ -109,7 +109,7 @@ const serve = (group: AnyGroup, endpoint: AnyEndpoint, handler: AnyHandler): Ser
       if (Either.isLeft(headers)) return invalidRequest(headers.left)
       const params = decodeParams(urlParams)
       if (Either.isLeft(params)) return invalidRequest(params.left)
-      return Effect.map(
+      return Effect.flatMap(
         handler({
           request,
           tenant,
@@ -118,7 +118,7 @@ const serve = (group: AnyGroup, endpoint: AnyEndpoint, handler: AnyHandler): Ser
           headers: headers.right,
           urlParams: params.right
         }),
-        respond
+        (success) => Exit.succeed(respond(success))
       )
     }
   }
