@@ -2,16 +2,14 @@ import { createServer, type Server, STATUS_CODES } from "node:http"
 import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import type * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpApp from "@effect/platform/HttpApp"
 import type * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
-import type * as HttpRouter from "@effect/platform/HttpRouter"
-import * as HttpServer from "@effect/platform/HttpServer"
 import type { ServeError } from "@effect/platform/HttpServerError"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Context, Duration, Effect, Layer, Option, Schema, type Scope } from "effect"
-import { Api } from "./Api.js"
+import { Context, Duration, Effect, Layer, Option, Schema, Scope } from "effect"
+import type { Api } from "./Api.js"
 import * as BudgetsHttp from "./Budgets/Http.js"
 import { RequestLimits } from "./Budgets/RequestLimits.js"
 import type { Budgets } from "./Budgets.js"
@@ -26,9 +24,10 @@ import * as EventsHttp from "./Events/Http.js"
 import type { Events } from "./Events.js"
 import * as GatewayHttp from "./Gateway/Http.js"
 import type { Gateway } from "./Gateway.js"
-import * as Authorization from "./Http/Authorization.js"
+import * as App from "./Http/App.js"
 import * as Docs from "./Http/Docs.js"
 import * as Doors from "./Http/Doors.js"
+import type { Served } from "./Http/Endpoints.js"
 import * as Errors from "./Http/Errors.js"
 import * as Health from "./Http/Health.js"
 import { Shutdown } from "./Http/Shutdown.js"
@@ -67,34 +66,34 @@ export type Concerns =
   | PlatformDetector
   | ResourceManager
 
-const endpoints = Layer.mergeAll(
-  TasksHttp.layer,
-  JobsHttp.layer,
-  EventsHttp.layer,
-  PlatformsHttp.layer,
-  ResourcesHttp.layer,
-  BudgetsHttp.layer,
-  GatewayHttp.layer,
-  SessionsHttp.layer,
-  Health.layer
-).pipe(Layer.provide([Authorization.layer, RequestLimits.layer]))
+/** What the groups of endpoints are made of. */
+type Parts = Concerns | RequestLimits | Shutdown
 
-const doors = HttpApiBuilder.middleware(
-  Effect.map(
-    Effect.all([Doors.make, Doors.finish]),
-    ([enter, finish]) =>
-      (app: HttpApp.Default) =>
-        finish(Errors.answerErrors(enter(app)))
-  )
-)
+/** Every group of the API has its place here. */
+const groups: {
+  readonly [Name in HttpApiGroup.HttpApiGroup.Name<(typeof Api)["groups"][string]>]: Effect.Effect<
+    ReadonlyArray<Served>,
+    never,
+    Parts
+  >
+} = {
+  tasks: TasksHttp.endpoints,
+  jobs: JobsHttp.endpoints,
+  events: EventsHttp.endpoints,
+  platforms: PlatformsHttp.endpoints,
+  resources: ResourcesHttp.endpoints,
+  budgets: BudgetsHttp.endpoints,
+  gateway: GatewayHttp.endpoints,
+  sessions: SessionsHttp.endpoints,
+  health: Health.endpoints
+}
 
-const api = HttpApiBuilder.api(Api).pipe(Layer.provide(endpoints))
-
-const routed = Layer.mergeAll(Docs.layer.pipe(Layer.provideMerge(api)), doors).pipe(
-  Layer.provideMerge(
-    Layer.mergeAll(HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer, HttpServer.layerContext)
-  )
-)
+class WholeApp extends Context.Tag("dream-team/Http/WholeApp")<WholeApp, HttpApp.Default<never, Scope.Scope>>() {
+  static readonly layer: Layer.Layer<WholeApp, never, Concerns | Shutdown> = Layer.effect(
+    WholeApp,
+    Effect.all([Docs.served, ...Object.values(groups)]).pipe(Effect.flatMap((served) => App.make(served.flat())))
+  ).pipe(Layer.provide(RequestLimits.layer))
+}
 
 const refuseUnprotected = Effect.flatMap(Settings, ({ host, apiKeys }) =>
   apiKeys.length > 0 || Doors.isLoopback(host)
@@ -204,7 +203,7 @@ const serve = Effect.gen(function* () {
   const shutdown = yield* Shutdown
   yield* refuseUnprotected
 
-  const app = yield* HttpApiBuilder.httpApp
+  const app = yield* WholeApp
 
   // A missing Host header is refused by our own doors, in our own words.
   const node = createServer({ requireHostHeader: false })
@@ -219,9 +218,11 @@ const serve = Effect.gen(function* () {
   )
   // A span for each request, with its URL parsed and its headers redacted, is made in vain where nobody sees spans.
   const isSeen = yield* Effect.withFiberRuntime<boolean>((fiber) => Effect.succeed(isTraced(fiber)))
-  yield* server
-    .serve(app)
-    .pipe(HttpMiddleware.withTracerDisabledWhenEffect((request) => !isSeen || request.url.startsWith("/health/")))
+  yield* server.serve(app).pipe(
+    HttpMiddleware.withTracerDisabledWhenEffect((request) => !isSeen || request.url.startsWith("/health/")),
+    // The app has all it needs: a context of many services would be copied several times for every request.
+    Effect.mapInputContext((context: Context.Context<Scope.Scope>) => Context.pick(Scope.Scope)(context))
+  )
 
   // Finalizers run last first: requests end here, while the handlers and all below them are still there.
   yield* Effect.addFinalizer(() =>
@@ -245,8 +246,8 @@ const serve = Effect.gen(function* () {
 })
 
 const handler = Effect.gen(function* () {
-  const runtime = yield* Effect.runtime<HttpRouter.HttpRouter.DefaultServices>()
-  const app = yield* HttpApiBuilder.httpApp
+  const app = yield* WholeApp
+  const runtime = yield* Effect.mapInputContext(Effect.runtime<never>(), (_: Context.Context<never>) => Context.empty())
   return HttpApp.toWebHandlerRuntime(runtime)(app)
 })
 
@@ -269,11 +270,13 @@ export class Http extends Context.Tag("dream-team/Http")<
   static readonly layer: Layer.Layer<Http, UnprotectedAddress | CannotListen, Concerns> = Layer.scoped(
     Http,
     serve
-  ).pipe(Layer.provide(routed), Layer.provide(Shutdown.layer))
+  ).pipe(Layer.provide(WholeApp.layer), Layer.provide(Shutdown.layer))
 
   /** The same API without a socket: what `fetch` would answer. Runs on the clock and services of whoever makes it. */
   static readonly webHandler: Effect.Effect<(request: Request) => Promise<Response>, never, Concerns | Scope.Scope> =
-    Effect.flatMap(Layer.build(Layer.provide(routed, Shutdown.layer)), (context) => Effect.provide(handler, context))
+    Effect.flatMap(Layer.build(Layer.provide(WholeApp.layer, Shutdown.layer)), (context) =>
+      Effect.provide(handler, context)
+    )
 
   /** An `HttpClient` that reaches a handler in memory, whatever host its URLs name. */
   static readonly layerClientOver = (

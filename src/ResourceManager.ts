@@ -453,19 +453,20 @@ export class ResourceManager extends Context.Tag("dream-team/ResourceManager")<
         }),
         history: (platform, page) => Effect.zipRight(recordAll, store.history(platform, page)),
         note: (platform, body) => act((at) => note(platform, body, at)),
+        // Done for every request with a body, so not by `acquireRelease`, which compares the fiber's state before and after.
         holdBytes: (bytes) =>
-          Effect.acquireRelease(
-            Effect.suspend(() =>
+          Effect.uninterruptible(
+            Effect.flatMap(Effect.scope, (scope) =>
               dispatcher.tryHold(bytes)
-                ? Effect.void
-                : Effect.fail(
-                    new Overloaded({
-                      message: `The service holds as many bytes of requests as it may (${settings.maxHeldBytes}); try again soon`,
-                      retryAfterMs: OVERLOADED_RETRY_MS
-                    })
+                ? Scope.addFinalizer(
+                    scope,
+                    Effect.sync(() => dispatcher.release(bytes))
                   )
-            ),
-            () => Effect.sync(() => dispatcher.release(bytes))
+                : new Overloaded({
+                    message: `The service holds as many bytes of requests as it may (${settings.maxHeldBytes}); try again soon`,
+                    retryAfterMs: OVERLOADED_RETRY_MS
+                  })
+            )
           ),
         platform: (platform) => act((at) => dispatcher.platform(platform, at)),
         view: act((at) => dispatcher.view(at)),

@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
@@ -23,6 +22,3 @@ export class BudgetsGroup extends HttpApiGroup.make("budgets")
   .addError(ErrorBody.InvalidRequest)
   .middleware(Authorization)
   .annotateContext(OpenApi.annotations({ title: "Budgets", description: "What may be spent, and what is." })) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const BudgetsApi = HttpApi.make("dream-team").add(BudgetsGroup).addError(ErrorBody.ServiceUnavailable)

@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
@@ -110,6 +109,3 @@ export class SessionsGroup extends HttpApiGroup.make("sessions")
       description: "Claude Code sessions of this machine, how near their limits are, and their hand-off."
     })
   ) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const SessionsApi = HttpApi.make("dream-team").add(SessionsGroup).addError(ErrorBody.ServiceUnavailable)

@@ -1,10 +1,10 @@
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import { Effect } from "effect"
 import { CCRWatcher, type HandoffRefused, type NoSuchSession } from "../CCRWatcher.js"
 import { Conflict, NotFound, ServiceUnavailable } from "../Domain/ApiError.js"
+import * as Endpoints from "../Http/Endpoints.js"
 import { payloadOf } from "../Http/Payload.js"
 import type { SessionsUnavailable } from "../SessionStore.js"
-import { HandoffWish, SessionsApi } from "./Api.js"
+import { HandoffWish, SessionsGroup } from "./Api.js"
 
 const defaultPage = 50
 
@@ -17,33 +17,31 @@ const inWords = {
 }
 
 /** The endpoints of Claude Code sessions. */
-export const layer = HttpApiBuilder.group(SessionsApi, "sessions", (handlers) =>
+export const endpoints = Endpoints.of(
+  SessionsGroup,
   Effect.gen(function* () {
     const watcher = yield* CCRWatcher
 
-    return handlers
-      .handle("list", ({ urlParams: { limit = defaultPage, status } }) =>
+    return {
+      list: ({ urlParams: { limit = defaultPage, status } }) =>
         Effect.all({ accounts: watcher.accounts, sessions: watcher.sessions({ status, limit }) }).pipe(
           Effect.catchTag("SessionsUnavailable", inWords.SessionsUnavailable)
-        )
-      )
-      .handle("get", ({ path: { id } }) =>
+        ),
+      get: ({ path: { id } }) =>
         Effect.catchTags(watcher.session(id), {
           SessionsUnavailable: inWords.SessionsUnavailable,
           NoSuchSession: inWords.NoSuchSession
-        })
-      )
-      .handleRaw("handoff", ({ path: { id }, request }) =>
+        }),
+      handoff: ({ body, path: { id } }) =>
         Effect.gen(function* () {
-          const wish = yield* readWish(request)
+          const wish = yield* readWish(body)
           return yield* Effect.catchTags(watcher.handOff(id, wish), inWords)
-        })
-      )
-      .handle("handoffs", ({ urlParams: { limit = defaultPage, session, state } }) =>
+        }),
+      handoffs: ({ urlParams: { limit = defaultPage, session, state } }) =>
         watcher.handoffs({ session, state, limit }).pipe(
           Effect.map((found) => ({ handoffs: found })),
           Effect.catchTag("SessionsUnavailable", inWords.SessionsUnavailable)
         )
-      )
+    }
   })
 )

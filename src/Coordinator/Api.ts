@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
@@ -330,6 +329,3 @@ export class TasksGroup extends HttpApiGroup.make("tasks")
   .annotateContext(
     OpenApi.annotations({ title: "Tasks", description: "Durable tasks: accepted once stored, carried to one result." })
   ) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const TasksApi = HttpApi.make("dream-team").add(TasksGroup)

@@ -1,20 +1,15 @@
 import * as HttpApiMiddleware from "@effect/platform/HttpApiMiddleware"
 import * as HttpApiSecurity from "@effect/platform/HttpApiSecurity"
 import * as OpenApi from "@effect/platform/OpenApi"
-import { Context } from "effect"
 import { ErrorBody } from "./ApiError.js"
 import { TenantId } from "./Task.js"
 
 /** The tenant of every request where the service runs without API keys. */
 export const localTenant: TenantId = TenantId.make("local")
 
-/** Whose request is being answered: the name of its API key, or `local`. */
-export class CurrentTenant extends Context.Tag("dream-team/CurrentTenant")<CurrentTenant, TenantId>() {}
-
-/** The door of an endpoint: knows the API key and who it belongs to. */
+/** What stands in the API of an endpoint that needs a key; `Http/Authorization.ts` asks for it. */
 export class Authorization extends HttpApiMiddleware.Tag<Authorization>()("dream-team/Authorization", {
   failure: ErrorBody.Unauthorized,
-  provides: CurrentTenant,
   security: {
     bearer: HttpApiSecurity.bearer.pipe(
       HttpApiSecurity.annotate(

@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
@@ -71,6 +70,3 @@ export class EventsGroup extends HttpApiGroup.make("events")
   .annotateContext(
     OpenApi.annotations({ title: "Events", description: "What happens to tasks, jobs and platforms." })
   ) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const EventsApi = HttpApi.make("dream-team").add(EventsGroup).addError(ErrorBody.ServiceUnavailable)

@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
@@ -54,6 +53,3 @@ export class GatewayGroup extends HttpApiGroup.make("gateway")
   .add(models)
   .middleware(Authorization)
   .annotateContext(OpenApi.annotations({ title: "Gateway", description: "For clients that speak OpenAI's API." })) {}
-
-/** The same as an API of its own, for its handlers. */
-export class GatewayApi extends HttpApi.make("dream-team").add(GatewayGroup) {}

@@ -1,23 +1,22 @@
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import { Cause, Chunk, Clock, Effect, Either, Option, Stream } from "effect"
 import { RequestLimits } from "../Budgets/RequestLimits.js"
-import { CurrentTenant } from "../Domain/Access.js"
 import { InternalError } from "../Domain/ApiError.js"
 import { ChatCompletionRequest } from "../Domain/ChatCompletion.js"
 import type { AnswerBroken } from "../Domain/Failure.js"
 import { Gateway, type GatewayError, type GatewayPiece, type Gateway as GatewayService } from "../Gateway.js"
-import { fromDecodeError } from "../Http/Errors.js"
+import * as Endpoints from "../Http/Endpoints.js"
 import { keptAlive } from "../Http/EventStream.js"
+import { jsonResponse } from "../Http/Json.js"
 import { decoderOf } from "../Http/Payload.js"
-import { GatewayApi } from "./Api.js"
+import { GatewayGroup } from "./Api.js"
 import { type Asked, askedOf, completionOf, done, makeChunkWriter, refused } from "./ChatCompletions.js"
 import { type OpenAiReply, ofApiError, ofGatewayError } from "./OpenAiErrors.js"
 
 const decodeRequest = decoderOf(ChatCompletionRequest)
 
 const toResponse = ({ body, headers, status }: OpenAiReply): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.unsafeJson(body, { status, headers })
+  jsonResponse(body, { status, headers })
 
 const platformHeader = (platform: string) => ({ "x-dream-team-platform": platform })
 
@@ -49,15 +48,16 @@ const platformOf = (piece: GatewayPiece | undefined): string | undefined => {
 }
 
 /** OpenAI's endpoints. */
-export const layer = HttpApiBuilder.group(GatewayApi, "gateway", (handlers) =>
+export const endpoints = Endpoints.of(
+  GatewayGroup,
   Effect.gen(function* () {
     const gateway = yield* Gateway
     const limits = yield* RequestLimits
 
     const readRequest = (body: unknown): Effect.Effect<Asked, OpenAiReply> =>
       Effect.gen(function* () {
-        const request = yield* Effect.catchTag(decodeRequest(body), "HttpApiDecodeError", (error) =>
-          Effect.fail(refused(body) ?? ofApiError(fromDecodeError(error)))
+        const request = yield* Effect.catchTag(decodeRequest(body), "InvalidRequest", (error) =>
+          Effect.fail(refused(body) ?? ofApiError(error))
         )
         const refusal = refused(body)
         if (refusal !== undefined) return yield* Effect.fail(refusal)
@@ -76,15 +76,14 @@ export const layer = HttpApiBuilder.group(GatewayApi, "gateway", (handlers) =>
         const answer = yield* replied(gateway.complete(request))
         const { oneToolCall } = asked
         const body = completionOf(answer, { created: yield* epochSeconds, oneToolCall })
-        return HttpServerResponse.unsafeJson(body, { headers: platformHeader(answer.platform) })
+        return jsonResponse(body, { headers: platformHeader(answer.platform) })
       })
 
-    return handlers
-      .handleRaw("chatCompletions", ({ headers, request }) =>
+    return {
+      chatCompletions: ({ body, headers, request, tenant }) =>
         Effect.gen(function* () {
-          const tenant = yield* CurrentTenant
           yield* Effect.mapError(limits.admit(tenant), ofApiError)
-          const asked = yield* readRequest(yield* Effect.orDie(request.json))
+          const asked = yield* readRequest(yield* Effect.mapError(body, ofApiError))
           const { call, model } = asked
           const priority = headers["x-dream-team-priority"]
           const given: Request = { model, call, tenant, priority }
@@ -129,13 +128,12 @@ export const layer = HttpApiBuilder.group(GatewayApi, "gateway", (handlers) =>
               }
             }
           )
-        }).pipe(Effect.catchAll((reply) => Effect.succeed(toResponse(reply))))
-      )
-      .handle("models", () =>
+        }).pipe(Effect.catchAll((reply) => Effect.succeed(toResponse(reply)))),
+      models: () =>
         Effect.map(gateway.models, (models) => ({
           object: "list" as const,
           data: models.map(({ name, owner }) => ({ id: name, object: "model" as const, created: 0, owned_by: owner }))
         }))
-      )
+    }
   })
 )

@@ -89,20 +89,25 @@ const isTooDeep = (json: string): boolean => {
   return false
 }
 
+const utf8 = new TextDecoder("utf-8", { fatal: true })
+
+const attempt = <A>(read: () => A): A | Error => {
+  try {
+    return read()
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
+  }
+}
+
 /** JSON in UTF-8, as deep as the service can walk. */
-export const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> =>
-  Effect.gen(function* () {
-    const text = yield* Effect.try({
-      try: () => new TextDecoder("utf-8", { fatal: true }).decode(bytes),
-      catch: () => unreadable("The body is not UTF-8 text")
-    })
-    if (text.trim() === "") return yield* unreadable("The body is empty; JSON was expected")
-    if (isTooDeep(text)) return yield* unreadable(`The body's JSON is nested more than ${maxDepth} levels deep`)
-    return yield* Effect.try({
-      try: (): unknown => JSON.parse(text),
-      catch: (error) => unreadable(`The body is not JSON: ${error instanceof Error ? error.message : "malformed"}`)
-    })
-  })
+export const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> => {
+  const text = attempt(() => utf8.decode(bytes))
+  if (text instanceof Error) return unreadable("The body is not UTF-8 text")
+  if (text.trim() === "") return unreadable("The body is empty; JSON was expected")
+  if (isTooDeep(text)) return unreadable(`The body's JSON is nested more than ${maxDepth} levels deep`)
+  const value = attempt((): unknown => JSON.parse(text))
+  return value instanceof Error ? unreadable(`The body is not JSON: ${value.message}`) : Effect.succeed(value)
+}
 
 /** What the request says of its body before any of it is read. */
 export const declaredLength = (request: HttpServerRequest.HttpServerRequest): number | undefined => {
@@ -116,36 +121,33 @@ export const hasBody = (request: HttpServerRequest.HttpServerRequest): boolean =
     : (declaredLength(request) ?? 0) > 0 || request.headers["transfer-encoding"] !== undefined
 
 /** Lets a body that nobody will read run out, within bounds. */
-export const discardBody = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<void> =>
-  Effect.sync(() => {
-    const { source } = request
-    if (!(source instanceof IncomingMessage)) return
-    let size = 0
-    source
-      .on("error", () => {})
-      .on("data", (chunk: Buffer) => {
-        size += chunk.length
-        if (size > maxDiscardedBytes) source.destroy()
-      })
-  })
+export const discardBody = ({ source }: HttpServerRequest.HttpServerRequest): void => {
+  if (!(source instanceof IncomingMessage)) return
+  let size = 0
+  source
+    .on("error", () => {})
+    .on("data", (chunk: Buffer) => {
+      size += chunk.length
+      if (size > maxDiscardedBytes) source.destroy()
+    })
+}
 
 /**
- * The same request, whose `json` first makes sure by `hold` that there is room for as many bytes as its body may have,
- * then counts the bytes it reads and says in our own errors what is wrong with them.
+ * The body as JSON. `hold` first makes sure that there is room for as many bytes as it may have; those that come are
+ * counted, and what is wrong with them is said in our own errors.
  */
-export const withCheckedJson = (
+export const readJson = <R>(
   request: HttpServerRequest.HttpServerRequest,
   maxBytes: number,
-  hold: (bytes: number) => Effect.Effect<void, Overloaded>
-): HttpServerRequest.HttpServerRequest => {
-  const bytes = hasBody(request) ? Math.min(declaredLength(request) ?? maxBytes, maxBytes) : 0
-  return Object.create(request, {
-    json: {
-      value: hold(bytes).pipe(
-        Effect.tapError(() => discardBody(request)),
-        Effect.zipRight(readBody(request.source, maxBytes)),
-        Effect.flatMap(parseJson)
-      )
-    }
+  hold: (bytes: number) => Effect.Effect<void, Overloaded, R>
+): Effect.Effect<unknown, InvalidRequest | PayloadTooLarge | Overloaded, R> =>
+  Effect.suspend(() => {
+    const bytes = hasBody(request) ? Math.min(declaredLength(request) ?? maxBytes, maxBytes) : 0
+    return Effect.matchEffect(hold(bytes), {
+      onFailure: (overloaded) => {
+        discardBody(request)
+        return overloaded
+      },
+      onSuccess: () => Effect.flatMap(readBody(request.source, maxBytes), parseJson)
+    })
   })
-}

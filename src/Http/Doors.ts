@@ -1,8 +1,7 @@
-import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpBody from "@effect/platform/HttpBody"
-import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { Effect, Scope, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { bulkType } from "../Coordinator/Api.js"
 import {
   Forbidden,
@@ -12,9 +11,9 @@ import {
   UnsupportedMediaType
 } from "../Domain/ApiError.js"
 import { speaksOpenAi } from "../Gateway/OpenAiErrors.js"
-import { ResourceManager } from "../ResourceManager.js"
 import { Settings, type SettingsShape } from "../Settings.js"
-import { declaredLength, discardBody, hasBody, tooLarge, withCheckedJson } from "./Body.js"
+import { declaredLength, discardBody, hasBody, tooLarge } from "./Body.js"
+import { pathOf } from "./Errors.js"
 import { Shutdown } from "./Shutdown.js"
 
 /** Whether a host name or address is this machine's own loopback, as it stands (names are not resolved). */
@@ -38,7 +37,7 @@ const hostOf = (request: HttpServerRequest.HttpServerRequest): string | undefine
 const checkHost = (
   request: HttpServerRequest.HttpServerRequest,
   settings: SettingsShape
-): Effect.Effect<void, InvalidRequest | Forbidden> => {
+): InvalidRequest | Forbidden | undefined => {
   const host = hostOf(request)
   if (host === undefined || host === "") {
     return new InvalidRequest({
@@ -47,7 +46,7 @@ const checkHost = (
     })
   }
   return settings.apiKeys.length > 0 || isLoopback(withoutPort(host))
-    ? Effect.void
+    ? undefined
     : new Forbidden({
         message:
           "Without API keys the service answers to localhost, 127.0.0.1 and [::1] only. " +
@@ -56,29 +55,30 @@ const checkHost = (
 }
 
 /** No page of another origin may change anything here, whatever its visitor's browser knows. */
-const checkOrigin = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<void, Forbidden> => {
+const checkOrigin = (request: HttpServerRequest.HttpServerRequest): Forbidden | undefined => {
   const origin = request.headers.origin?.toLowerCase()
   const host = hostOf(request)?.toLowerCase()
   return origin === undefined || origin === `http://${host}` || origin === `https://${host}`
-    ? Effect.void
+    ? undefined
     : new Forbidden({ message: "Pages of other origins may not change anything here" })
 }
 
 /** The one endpoint that takes its body line by line, and bounds each of them by itself. */
-const takesBulk = ({ method, url }: HttpServerRequest.HttpServerRequest): boolean =>
-  method === "POST" && url.split("?", 1)[0] === "/v1/tasks"
+const takesBulk = (request: HttpServerRequest.HttpServerRequest): boolean =>
+  request.method === "POST" && pathOf(request) === "/v1/tasks"
 
 const checkBody = (
   request: HttpServerRequest.HttpServerRequest,
   settings: SettingsShape
-): Effect.Effect<void, PayloadTooLarge | UnsupportedMediaType> => {
-  if (!hasBody(request)) return Effect.void
+): PayloadTooLarge | UnsupportedMediaType | undefined => {
+  if (!hasBody(request)) return undefined
   const contentType = request.headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase()
   const isBulk = contentType === bulkType && takesBulk(request)
   if (!isBulk && (declaredLength(request) ?? 0) > settings.maxBodyBytes) {
-    return Effect.zipRight(discardBody(request), tooLarge(settings.maxBodyBytes))
+    discardBody(request)
+    return tooLarge(settings.maxBodyBytes)
   }
-  if (!changesState(request.method)) return Effect.void
+  if (!changesState(request.method)) return undefined
   if (!isBulk && contentType !== "application/json") {
     return new UnsupportedMediaType({
       message: `The body must be sent as Content-Type: application/json${contentType === undefined ? "" : `, not ${contentType.slice(0, 100)}`}`
@@ -86,13 +86,11 @@ const checkBody = (
   }
   const encoding = request.headers["content-encoding"]?.trim().toLowerCase() ?? "identity"
   return encoding === "identity"
-    ? Effect.void
+    ? undefined
     : new UnsupportedMediaType({
         message: `The body must be sent without Content-Encoding, not ${encoding.slice(0, 100)}`
       })
 }
-
-const pathOf = ({ url }: HttpServerRequest.HttpServerRequest): string => url.split("?", 1)[0] ?? url
 
 const isHealth = (request: HttpServerRequest.HttpServerRequest): boolean => request.url.startsWith("/health/")
 
@@ -112,59 +110,36 @@ const endsOn = (
       )
     : response
 
-type Refusal = InvalidRequest | Forbidden | PayloadTooLarge | UnsupportedMediaType | ServiceUnavailable
+const headers = { "x-content-type-options": "nosniff" }
+const lastHeaders = { ...headers, connection: "close" }
+
+export type Refusal = InvalidRequest | Forbidden | PayloadTooLarge | UnsupportedMediaType | ServiceUnavailable
 
 /** What every request passes on its way in, and its response on the way out. */
-export const make: Effect.Effect<
-  <E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E | Refusal, R>,
-  never,
-  ResourceManager | Settings | Shutdown
-> = Effect.gen(function* () {
-  const resources = yield* ResourceManager
+export interface Doors {
+  /** Why a request is not let in. Plain code: it is run for every request. */
+  readonly refuse: (request: HttpServerRequest.HttpServerRequest) => Refusal | undefined
+  /** The last touch to every response, errors included. */
+  readonly finish: (
+    response: HttpServerResponse.HttpServerResponse,
+    request: HttpServerRequest.HttpServerRequest
+  ) => HttpServerResponse.HttpServerResponse
+}
+
+export const make: Effect.Effect<Doors, never, Settings | Shutdown> = Effect.gen(function* () {
   const settings = yield* Settings
   const shutdown = yield* Shutdown
-
-  const enter = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<void, Refusal> =>
-    Effect.gen(function* () {
-      if ((yield* shutdown.begun) && !isHealth(request)) {
-        return yield* new ServiceUnavailable({ message: "The service is shutting down" })
-      }
-      yield* checkHost(request, settings)
-      if (changesState(request.method)) yield* checkOrigin(request)
-      yield* checkBody(request, settings)
-    })
-
-  return (app) =>
-    Effect.gen(function* () {
-      const request = yield* HttpServerRequest.HttpServerRequest
-      yield* enter(request)
-      // What a body takes up is held from before its first byte is read until the request is answered.
-      const response = yield* Effect.acquireUseRelease(
-        Scope.make(),
-        (held) =>
-          Effect.provideService(
-            app,
-            HttpServerRequest.HttpServerRequest,
-            withCheckedJson(request, settings.maxBodyBytes, (bytes) => Scope.extend(resources.holdBytes(bytes), held))
-          ),
-        Scope.close
-      )
+  return {
+    refuse: (request) =>
+      shutdown.hasBegun() && !isHealth(request)
+        ? new ServiceUnavailable({ message: "The service is shutting down" })
+        : (checkHost(request, settings) ??
+          (changesState(request.method) ? checkOrigin(request) : undefined) ??
+          checkBody(request, settings)),
+    finish: (response, request) => {
       // A streamed answer has an end, which is waited for as that of any other answer is.
-      return speaksOpenAi(pathOf(request)) ? response : endsOn(shutdown.awaitBegin, response)
-    })
+      const ending = speaksOpenAi(pathOf(request)) ? response : endsOn(shutdown.awaitBegin, response)
+      return HttpServerResponse.setHeaders(ending, shutdown.hasBegun() ? lastHeaders : headers)
+    }
+  }
 })
-
-/** The last touch to every response, errors included. */
-export const finish: Effect.Effect<<E, R>(app: HttpApp.Default<E, R>) => HttpApp.Default<E, R>, never, Shutdown> =
-  Effect.map(
-    Shutdown,
-    (shutdown) => (app) =>
-      Effect.flatMap(app, (response) =>
-        Effect.map(shutdown.begun, (begun) =>
-          HttpServerResponse.setHeaders(response, {
-            "x-content-type-options": "nosniff",
-            ...(begun ? { connection: "close" } : {})
-          })
-        )
-      )
-  )

@@ -1,23 +1,24 @@
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import { Duration, Effect } from "effect"
 import { Coordinator } from "../Coordinator.js"
 import { localTenant } from "../Domain/Access.js"
 import { NotReady, type ReadinessCheck } from "../Domain/ApiError.js"
 import { PlatformDetector } from "../PlatformDetector.js"
-import { HealthApi } from "./HealthApi.js"
+import * as Endpoints from "./Endpoints.js"
+import { HealthGroup } from "./HealthApi.js"
 import { Shutdown } from "./Shutdown.js"
 
 const databaseTimeout = Duration.seconds(2)
 
 /** Health endpoints. */
-export const layer = HttpApiBuilder.group(HealthApi, "health", (handlers) =>
+export const endpoints = Endpoints.of(
+  HealthGroup,
   Effect.gen(function* () {
     const coordinator = yield* Coordinator
     const detector = yield* PlatformDetector
     const shutdown = yield* Shutdown
 
-    const running: Effect.Effect<ReadinessCheck> = Effect.map(shutdown.begun, (begun) =>
-      begun ? { name: "running", ok: false, message: "shutting down" } : { name: "running", ok: true }
+    const running: Effect.Effect<ReadinessCheck> = Effect.sync(() =>
+      shutdown.hasBegun() ? { name: "running", ok: false, message: "shutting down" } : { name: "running", ok: true }
     )
 
     const database: Effect.Effect<ReadinessCheck> = coordinator.list(localTenant, { limit: 1 }).pipe(
@@ -40,9 +41,9 @@ export const layer = HttpApiBuilder.group(HealthApi, "health", (handlers) =>
       message: `${views.filter(({ status }) => status !== "unavailable").length} of ${views.length} usable`
     }))
 
-    return handlers
-      .handle("live", () => Effect.succeed({ status: "live" as const }))
-      .handle("ready", () =>
+    return {
+      live: () => Effect.succeed({ status: "live" as const }),
+      ready: () =>
         Effect.gen(function* () {
           const checks = yield* Effect.all([running, database, platforms])
           const failed = checks.filter(({ ok }) => !ok)
@@ -53,6 +54,6 @@ export const layer = HttpApiBuilder.group(HealthApi, "health", (handlers) =>
                 checks
               })
         })
-      )
+    }
   })
 )

@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
@@ -41,6 +40,3 @@ export class HealthGroup extends HttpApiGroup.make("health")
   .add(live)
   .add(ready)
   .annotateContext(OpenApi.annotations({ title: "Health", description: "For supervisors and load balancers." })) {}
-
-/** The part of the API that `Http/Health.ts` implements; the whole API has the same identifier. */
-export const HealthApi = HttpApi.make("dream-team").add(HealthGroup)

@@ -1,6 +1,6 @@
-import { HttpApiDecodeError } from "@effect/platform/HttpApiError"
-import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
-import { Effect, Schema } from "effect"
+import { Effect, Either, ParseResult, type Schema } from "effect"
+import type { InvalidRequest } from "../Domain/ApiError.js"
+import { invalidRequest } from "./Problems.js"
 
 const maxValuesChecked = 1_000
 
@@ -23,18 +23,18 @@ const isSmall = (json: unknown): boolean => {
  * else up.
  */
 export const decoderOf = <A, I>(schema: Schema.Schema<A, I>) => {
-  const decode = Schema.decodeUnknown(schema)
-  return (json: unknown): Effect.Effect<A, HttpApiDecodeError> =>
-    Effect.catchTag(
-      decode(json, { errors: isSmall(json) ? "all" : "first" }),
-      "ParseError",
-      HttpApiDecodeError.refailParseError
-    )
+  const decode = ParseResult.decodeUnknownEither(schema)
+  return (json: unknown): Effect.Effect<A, InvalidRequest> => {
+    // Most of what comes is right, so the others are looked for where one was found.
+    const first = decode(json)
+    if (Either.isRight(first)) return Effect.succeed(first.right)
+    const all = isSmall(json) ? decode(json, { errors: "all" }) : first
+    return Either.isLeft(all) ? invalidRequest(all.left) : Effect.succeed(all.right)
+  }
 }
 
 /** The same for the body of a request. */
 export const payloadOf = <A, I>(schema: Schema.Schema<A, I>) => {
   const decode = decoderOf(schema)
-  return (request: HttpServerRequest.HttpServerRequest): Effect.Effect<A, HttpApiDecodeError> =>
-    Effect.flatMap(Effect.orDie(request.json), decode)
+  return <E>(body: Effect.Effect<unknown, E>): Effect.Effect<A, E | InvalidRequest> => Effect.flatMap(body, decode)
 }

@@ -5,17 +5,23 @@ export class Shutdown extends Context.Tag("dream-team/Http/Shutdown")<
   Shutdown,
   {
     readonly begin: Effect.Effect<void>
-    readonly begun: Effect.Effect<boolean>
+    readonly hasBegun: () => boolean
     /** Returns once it has begun. */
     readonly awaitBegin: Effect.Effect<void>
   }
 >() {
   static readonly layer: Layer.Layer<Shutdown> = Layer.effect(
     Shutdown,
-    Effect.map(Deferred.make<void>(), (signal) => ({
-      begin: Effect.asVoid(Deferred.succeed(signal, undefined)),
-      begun: Deferred.isDone(signal),
-      awaitBegin: Deferred.await(signal)
-    }))
+    Effect.map(Deferred.make<void>(), (signal) => {
+      let begun = false
+      return {
+        begin: Effect.suspend(() => {
+          begun = true
+          return Effect.asVoid(Deferred.succeed(signal, undefined))
+        }),
+        hasBegun: () => begun,
+        awaitBegin: Deferred.await(signal)
+      }
+    })
   )
 }

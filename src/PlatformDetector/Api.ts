@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
@@ -55,6 +54,3 @@ export class PlatformsGroup extends HttpApiGroup.make("platforms")
   .addError(ErrorBody.InvalidRequest)
   .middleware(Authorization)
   .annotateContext(OpenApi.annotations({ title: "Platforms", description: "The team, and how each of it is." })) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const PlatformsApi = HttpApi.make("dream-team").add(PlatformsGroup)

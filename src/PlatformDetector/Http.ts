@@ -1,16 +1,17 @@
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import { Effect } from "effect"
 import { NotFound } from "../Domain/ApiError.js"
 import type { PlatformView } from "../Domain/Lease.js"
 import type { PlatformId } from "../Domain/Platform.js"
+import * as Endpoints from "../Http/Endpoints.js"
 import { PlatformDetector } from "../PlatformDetector.js"
-import { PlatformsApi } from "./Api.js"
+import { PlatformsGroup } from "./Api.js"
 
 export const noSuchPlatform = (id: PlatformId, known: ReadonlyArray<PlatformId>): NotFound =>
   new NotFound({ message: `There is no platform ${id}, only ${known.join(", ") || "none at all"}` })
 
 /** The endpoints of the platforms. */
-export const layer = HttpApiBuilder.group(PlatformsApi, "platforms", (handlers) =>
+export const endpoints = Endpoints.of(
+  PlatformsGroup,
   Effect.gen(function* () {
     const detector = yield* PlatformDetector
 
@@ -25,11 +26,11 @@ export const layer = HttpApiBuilder.group(PlatformsApi, "platforms", (handlers) 
           : Effect.succeed(view)
       })
 
-    return handlers
-      .handle("list", () => Effect.map(detector.view, (platforms) => ({ platforms })))
-      .handle("get", ({ path }) => viewOf(path.id))
-      .handle("check", ({ path }) =>
+    return {
+      list: () => Effect.map(detector.view, (platforms) => ({ platforms })),
+      get: ({ path }) => viewOf(path.id),
+      check: ({ path }) =>
         viewOf(path.id).pipe(Effect.zipRight(detector.check(path.id)), Effect.zipRight(viewOf(path.id)))
-      )
+    }
   })
 )

@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
@@ -84,6 +83,3 @@ export class ResourcesGroup extends HttpApiGroup.make("resources")
   .annotateContext(
     OpenApi.annotations({ title: "Resources", description: "What may go now, what is used up, and what waits." })
   ) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const ResourcesApi = HttpApi.make("dream-team").add(ResourcesGroup).addError(ErrorBody.ServiceUnavailable)

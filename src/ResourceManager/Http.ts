@@ -1,12 +1,11 @@
-import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import { Cause, Effect } from "effect"
-import { CurrentTenant } from "../Domain/Access.js"
 import { InvalidRequest, type NotFound, ServiceUnavailable } from "../Domain/ApiError.js"
 import type { PlatformId } from "../Domain/Platform.js"
+import * as Endpoints from "../Http/Endpoints.js"
 import { payloadOf } from "../Http/Payload.js"
 import { noSuchPlatform } from "../PlatformDetector/Http.js"
 import { ResourceManager, type ResourceStoreFailed } from "../ResourceManager.js"
-import { PatchBody, ResourcesApi } from "./Api.js"
+import { PatchBody, ResourcesGroup } from "./Api.js"
 
 const defaultPage = 50
 
@@ -19,7 +18,8 @@ const unavailable = ({ cause }: ResourceStoreFailed) =>
   )
 
 /** The endpoints of limits and queues. */
-export const layer = HttpApiBuilder.group(ResourcesApi, "resources", (handlers) =>
+export const endpoints = Endpoints.of(
+  ResourcesGroup,
   Effect.gen(function* () {
     const manager = yield* ResourceManager
 
@@ -33,9 +33,9 @@ export const layer = HttpApiBuilder.group(ResourcesApi, "resources", (handlers) 
             )
       )
 
-    return handlers
-      .handle("show", () => manager.view)
-      .handle("history", ({ path: { id }, urlParams: { before, limit = defaultPage } }) =>
+    return {
+      show: () => manager.view,
+      history: ({ path: { id }, urlParams: { before, limit = defaultPage } }) =>
         Effect.gen(function* () {
           yield* check(id)
           // One more than asked for tells whether there is a next page.
@@ -46,18 +46,16 @@ export const layer = HttpApiBuilder.group(ResourcesApi, "resources", (handlers) 
           )
           const events = found.slice(0, limit)
           return { events, next: found.length > limit ? events.at(-1)?.id : undefined }
-        })
-      )
-      .handleRaw("patch", ({ path: { id }, request }) =>
+        }),
+      patch: ({ body, path: { id }, tenant }) =>
         Effect.gen(function* () {
-          const tenant = yield* CurrentTenant
           yield* check(id)
-          const patch = yield* readPatch(request)
+          const patch = yield* readPatch(body)
           return yield* Effect.catchTags(manager.patch(id, patch, tenant), {
             LimitsInvalid: ({ message, problems }) => new InvalidRequest({ message, problems }),
             ResourceStoreFailed: unavailable
           })
         })
-      )
+    }
   })
 )

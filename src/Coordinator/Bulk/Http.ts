@@ -11,7 +11,7 @@ import {
 } from "../../Domain/ApiError.js"
 import type { TenantId } from "../../Domain/Task.js"
 import { discardBody, parseJson, tooLarge } from "../../Http/Body.js"
-import { fromDecodeError, toParts } from "../../Http/Errors.js"
+import { toParts } from "../../Http/Errors.js"
 import { decoderOf } from "../../Http/Payload.js"
 import { BulkLine, BulkVerdict, bulkType, maxBulkLines } from "../Api.js"
 import { groupsOf, type Line, linesOf } from "./Lines.js"
@@ -85,7 +85,6 @@ export const submitAll = ({
       : bytes === undefined
         ? Effect.succeed(refusal(number, tooLarge(maxLineBytes)))
         : submitLine(number, bytes).pipe(
-            Effect.catchTag("HttpApiDecodeError", (error) => fromDecodeError(error)),
             Effect.catchAll((error) => Effect.succeed(refusal(number, error))),
             Effect.catchAllDefect((defect) =>
               Effect.as(
@@ -122,7 +121,7 @@ export const submitAll = ({
         problems: [{ field: "idempotency-key", problem: `for many tasks it has at most ${maxKeyLength} characters` }]
       })
     }
-    yield* Effect.tapError(hold(2 * maxLineBytes), () => discardBody(request))
+    yield* Effect.tapError(hold(2 * maxLineBytes), () => Effect.sync(() => discardBody(request)))
     return HttpServerResponse.stream(verdicts, { contentType: bulkType, headers: { "cache-control": "no-store" } })
   })
 }

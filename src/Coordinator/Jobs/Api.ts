@@ -1,4 +1,3 @@
-import * as HttpApi from "@effect/platform/HttpApi"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
@@ -127,6 +126,3 @@ export class JobsGroup extends HttpApiGroup.make("jobs")
   .annotateContext(
     OpenApi.annotations({ title: "Jobs", description: "Several tasks that belong together, with one result." })
   ) {}
-
-/** The part of the API that this concern implements; the whole API has the same identifier. */
-export const JobsApi = HttpApi.make("dream-team").add(JobsGroup)
