@@ -30,7 +30,7 @@ import { isTerminal, type JobId, type TaskId, type TaskState, type TenantId } fr
 import * as Tail from "./Events/Tail.js"
 import { type Belonging, type EventFilter, matches, type TailEntry } from "./Events/Tail.js"
 import { inTurn } from "./Sql/inTurn.js"
-import { SqlWriter } from "./Sql/Writer.js"
+import { SqlWriter, type Steps } from "./Sql/Writer.js"
 import { supervised } from "./Telemetry/supervised.js"
 
 export type { EventFilter } from "./Events/Tail.js"
@@ -135,11 +135,9 @@ export class Events extends Context.Tag("dream-team/Events")<
   Events,
   {
     /** Stores a task's events in order, inside the write of what they tell of; its commit wakes their readers. */
-    readonly append: (
-      task: TaskBelonging,
-      at: number,
-      bodies: ReadonlyArray<TaskEventBody>
-    ) => Effect.Effect<void, SqlError>
+    readonly append: (taskId: TaskId, at: number, bodies: ReadonlyArray<TaskEventBody>) => Effect.Effect<void, SqlError>
+    /** The same where it is known whose the task is. */
+    readonly appendOf: (task: TaskBelonging, at: number, bodies: ReadonlyArray<TaskEventBody>) => Steps<void>
     /** The same for a job. */
     readonly appendJob: (
       jobId: JobId,
@@ -386,18 +384,17 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       )
 
     const steps = new Set<(stored: StoredEvents) => Effect.Effect<void, SqlError>>()
-    /** For use inside a generator of effects, where it costs nothing while nobody has added a step. */
-    function* inWrite(stored: StoredEvents) {
+    function* inWrite(stored: StoredEvents): Steps<void> {
       for (const step of steps) yield* step(stored)
     }
 
     const afterwards = writer.afterCommit(wakeReaders)
 
-    const append = Effect.fnUntraced(function* (
+    function* appendOf(
       { id, job_id, tenant }: TaskBelonging,
       at: number,
       bodies: ReadonlyArray<TaskEventBody>
-    ) {
+    ): Steps<void> {
       if (bodies.length === 0) return
       touched.add(id)
       yield* afterwards
@@ -408,7 +405,7 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
           VALUES (${tenant}, ${job_id}, ${id}, ${body.type}, ${at}, ${JSON.stringify(body)})`
       }
       yield* inWrite({ kind: "task", id, at, bodies })
-    })
+    }
 
     const rowOf = (
       whose: Readonly<Record<string, string>>,
@@ -425,7 +422,11 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
           )
 
     return {
-      append,
+      append: Effect.fnUntraced(function* (taskId, at, bodies) {
+        const [task] = yield* sql<TaskBelonging>`SELECT id, tenant, job_id FROM tasks WHERE id = ${taskId}`
+        if (task !== undefined) yield* appendOf(task, at, bodies)
+      }),
+      appendOf,
       appendJob: Effect.fnUntraced(function* (jobId, tenant, at, bodies) {
         if (bodies.length === 0) return
         yield* insertRows(bodies.map((body) => rowOf({ tenant, job_id: jobId }, at, body)))

@@ -191,6 +191,29 @@ const outcomeColumns = {
 const justQueued = [{ type: "task.queued" }] as const
 const noKey = { key: null, hash: null }
 
+/** Of a queued task, what its owner is to know. */
+interface ClaimRow {
+  readonly seq: number
+  readonly id: TaskId
+  readonly tenant: TenantId
+  readonly type: TaskType
+  readonly priority: number
+  readonly deadline: number
+  readonly attempts: number
+  readonly attempts_spent: number
+  readonly claims: number
+  readonly request: string
+  readonly job_id: JobId | null
+  readonly position: number | null
+  readonly depends: number
+  readonly chained: number
+  readonly parent_id: TaskId | null
+  readonly ladder: string | null
+  readonly ladder_round: number
+  readonly max_nano_usd: number | null
+  readonly max_tokens: number | null
+}
+
 /** An owner that dies this often during a task's attempts is killed by the task. */
 const maxOwnerDeaths = 3
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
@@ -333,11 +356,11 @@ const make = Effect.gen(function* () {
     (now) => sql<{ readonly epoch: number }>`INSERT INTO epochs (started_at) VALUES (${now}) RETURNING epoch`
   ).pipe(Effect.flatMap(([row]) => (row === undefined ? Effect.die("no epoch was given") : Effect.succeed(row.epoch))))
 
-  const changeIfOwned = Effect.fnUntraced(function* (
+  function* changeIfOwned(
     claim: TaskClaim,
     now: number,
     change: (task: EndedTask, now: number) => Steps<unknown>
-  ) {
+  ): Steps<boolean> {
     // Nobody else writes meanwhile, and to look first costs SQLite a tenth of what it takes to return what was changed.
     const [task] = yield* sql<EndedTask>`
       SELECT id, tenant, job_id, awaited, children FROM tasks
@@ -345,7 +368,7 @@ const make = Effect.gen(function* () {
     if (task === undefined) return false
     yield* change(task, now)
     return true
-  })
+  }
 
   /** Changes a task as its owner, and does nothing where it is not its own any more. */
   const owning = (
@@ -353,7 +376,7 @@ const make = Effect.gen(function* () {
     change: (task: EndedTask, now: number) => Steps<unknown>
   ): Effect.Effect<void, OwnershipLost | ServiceUnavailable> =>
     Effect.flatMap(
-      write((now) => changeIfOwned(claim, now, change)),
+      writer.writeSteps((now) => changeIfOwned(claim, now, change)),
       (owned) => (owned ? Effect.void : new OwnershipLost({ id: claim.id }))
     )
 
@@ -395,7 +418,7 @@ const make = Effect.gen(function* () {
 
   /** What belongs to the end of a task, whoever brings it about: part of the write that ends it. */
   function* ended(task: EndedTask, at: number, attempts: ReadonlyArray<TaskEventBody>, end: EndEvent): Steps<void> {
-    yield* events.append(task, at, [...attempts, end])
+    yield* events.appendOf(task, at, [...attempts, end])
     yield* consequences.ofTask(task, at, end)
   }
 
@@ -404,14 +427,14 @@ const make = Effect.gen(function* () {
     events.appendJob(id, tenant, at, [end])
 
   const consequences = yield* makeConsequences({
-    appendTask: events.append,
+    appendTask: events.appendOf,
     appendJob: events.appendJob,
     cutAttempts: (id, at) => cutAttempts(id, at, "ignored"),
-    ended: Effect.fnUntraced(ended),
+    ended,
     jobEnded
   })
   const withInputs = makeWithInputs(sql)
-  const outcomes = makeOutcomes(sql, { record: events.append, addEdges: consequences.addEdges })
+  const outcomes = makeOutcomes(sql, { record: events.appendOf, addEdges: consequences.addEdges })
 
   const taskRow = (tenant: TenantId, id: TaskId) =>
     Effect.map(
@@ -479,25 +502,20 @@ const make = Effect.gen(function* () {
   }
 
   /** What a new task waits for, in the write that stores it. */
-  const block = Effect.fnUntraced(function* (
-    task: TaskBelonging,
-    now: number,
-    until: number,
-    edges: ReadonlyArray<Edge>
-  ) {
-    yield* events.append(task, now, [{ type: "task.waiting", until, why: blockedWhy(edges.length) }])
+  function* block(task: TaskBelonging, now: number, until: number, edges: ReadonlyArray<Edge>): Steps<void> {
+    yield* events.appendOf(task, now, [{ type: "task.waiting", until, why: blockedWhy(edges.length) }])
     yield* consequences.addEdges(edges)
     yield* consequences.await(edges.map((edge) => edge.dependsOn))
     yield* consequences.settle(now)
-  })
+  }
 
   /** Stores a new task; false where its key is taken. */
-  const store = Effect.fnUntraced(function* (
+  function* store(
     { classId, id, idempotency, priority, request, submission, tenant, type, verdict }: NewTask,
     now: number,
     deadline: number,
     edges: ReadonlyArray<Edge>
-  ) {
+  ): Steps<boolean> {
     const { key, hash } = Option.getOrElse(idempotency, () => noKey)
     if (key !== null && (yield* isTaken(tenant, key, now))) return false
     const isBlocked = edges.length > 0
@@ -513,10 +531,10 @@ const make = Effect.gen(function* () {
         ${submission.callbackUrl ?? null}, ${max_nano_usd}, ${max_tokens},
         ${verdict === undefined ? null : JSON.stringify(verdict)})`
     const own = { id, tenant, job_id: null }
-    if (verdict !== undefined) yield* events.append(own, now, [{ type: "task.validated", verdict }])
-    yield* isBlocked ? block(own, now, deadline, edges) : events.append(own, now, justQueued)
+    if (verdict !== undefined) yield* events.appendOf(own, now, [{ type: "task.validated", verdict }])
+    yield* isBlocked ? block(own, now, deadline, edges) : events.appendOf(own, now, justQueued)
     return true
-  })
+  }
 
   const insert = Effect.fnUntraced(function* (task: NewTask) {
     const { idempotency, submission } = task
@@ -526,7 +544,7 @@ const make = Effect.gen(function* () {
       (dependsOn): Edge => ({ task: task.id, dependsOn, onFailure: "skip" })
     )
     const isBlocked = edges.length > 0
-    const inserted = yield* writer.write(store(task, now, deadline, edges))
+    const inserted = yield* writer.writeSteps(() => store(task, now, deadline, edges))
     if (inserted && isBlocked) {
       // What it waits for may have ended with the very write.
       const row = yield* found(task.id, yield* read(taskRow(task.tenant, task.id))).pipe(
@@ -580,88 +598,61 @@ const make = Effect.gen(function* () {
 
   const claim = (classId: number, limit: number) =>
     Effect.map(
-      write(
-        () => sql<{
-          readonly seq: number
-          readonly id: TaskId
-          readonly tenant: TenantId
-          readonly type: TaskType
-          readonly priority: number
-          readonly deadline: number
-          readonly attempts: number
-          readonly attempts_spent: number
-          readonly claims: number
-          readonly request: string
-          readonly job_id: JobId | null
-          readonly position: number | null
-          readonly depends: number
-          readonly chained: number
-          readonly parent_id: TaskId | null
-          readonly ladder: string | null
-          readonly ladder_round: number
-          readonly max_nano_usd: number | null
-          readonly max_tokens: number | null
-        }>`
-          UPDATE tasks SET claim_epoch = ${epoch}, claims = claims + 1 WHERE seq IN (
-            SELECT seq FROM tasks WHERE class_id = ${classId} AND state = 'queued' AND claim_epoch IS NULL
-            ORDER BY seq LIMIT ${limit})
-          RETURNING seq, id, tenant, type, priority, deadline, attempts, attempts_spent, claims, request,
-            job_id, position, depends, chained, parent_id, ladder, ladder_round, max_nano_usd, max_tokens`
-      ),
-      (rows) =>
-        [...rows]
-          .sort((a, b) => a.seq - b.seq)
-          .map(
-            (row): ClaimedTask => ({
-              id: row.id,
-              number: row.claims,
-              tenant: row.tenant,
-              type: row.type,
-              priority: priorityOf(row.priority),
-              deadline: row.deadline,
-              attempts: row.attempts,
-              attemptsSpent: row.attempts_spent,
-              jobId: row.job_id ?? undefined,
-              parentId: row.parent_id ?? undefined,
-              rounds: row.ladder_round,
-              ladder: row.ladder === null ? Effect.succeedNone : Effect.asSome(Effect.orDie(decodeLadder(row.ladder))),
-              hasBudget:
-                row.max_nano_usd !== null || row.max_tokens !== null || row.job_id !== null || row.parent_id !== null,
-              request: Effect.orDie(decodeRequest(row.request)).pipe(
-                Effect.flatMap((request) =>
-                  row.depends === 0 && row.chained === 0
-                    ? Effect.succeed(request)
-                    : read(
-                        withInputs(
-                          {
-                            id: row.id,
-                            jobId: row.job_id,
-                            position: row.position,
-                            depends: row.depends === 1,
-                            chained: row.chained === 1
-                          },
-                          request
-                        )
-                      )
-                )
-              )
-            })
-          )
+      writer.writeSteps(() => take(classId, limit)),
+      (rows) => rows.map(claimedOf)
     )
 
-  function* startAttempt({ id, tenant, job_id }: EndedTask, now: number, attempt: AttemptStart): Steps<void> {
+  /** Makes this process the owner of the oldest queued tasks of a class; answers with their rows as they were before. */
+  function* take(classId: number, limit: number): Steps<ReadonlyArray<ClaimRow>> {
+    // Looked at first, because it costs SQLite more to return what was changed.
+    const rows = yield* sql<ClaimRow>`
+      SELECT seq, id, tenant, type, priority, deadline, attempts, attempts_spent, claims, request, job_id, position,
+        depends, chained, parent_id, ladder, ladder_round, max_nano_usd, max_tokens
+      FROM tasks WHERE class_id = ${classId} AND state = 'queued' AND claim_epoch IS NULL ORDER BY seq LIMIT ${limit}`
+    const last = rows.at(-1)
+    if (last === undefined) return rows
+    yield* sql`
+      UPDATE tasks SET claim_epoch = ${epoch}, claims = claims + 1
+      WHERE class_id = ${classId} AND state = 'queued' AND claim_epoch IS NULL AND seq <= ${last.seq}`
+    return rows
+  }
+
+  const claimedOf = (row: ClaimRow): ClaimedTask => ({
+    id: row.id,
+    number: row.claims + 1,
+    tenant: row.tenant,
+    type: row.type,
+    priority: priorityOf(row.priority),
+    deadline: row.deadline,
+    attempts: row.attempts,
+    attemptsSpent: row.attempts_spent,
+    jobId: row.job_id ?? undefined,
+    parentId: row.parent_id ?? undefined,
+    rounds: row.ladder_round,
+    ladder: row.ladder === null ? Effect.succeedNone : Effect.asSome(Effect.orDie(decodeLadder(row.ladder))),
+    hasBudget: row.max_nano_usd !== null || row.max_tokens !== null || row.job_id !== null || row.parent_id !== null,
+    request: Effect.suspend(() => {
+      const own = Effect.orDie(decodeRequest(row.request))
+      if (row.depends === 0 && row.chained === 0) return own
+      const depends = row.depends === 1
+      const dependant = { id: row.id, jobId: row.job_id, position: row.position, depends, chained: row.chained === 1 }
+      return Effect.flatMap(own, (request) => read(withInputs(dependant, request)))
+    })
+  })
+
+  function* startAttempt(task: EndedTask, now: number, attempt: AttemptStart): Steps<void> {
     const { booking, decision, model, number, platform } = attempt
     const spent = spentBy([booking])
     yield* sql`
       UPDATE tasks SET state = 'running', attempts = ${number}, platform = ${platform},
         started_at = COALESCE(started_at, ${now}), updated_at = ${now},
         spent_nano_usd = spent_nano_usd + ${spent.nanoUsd}, spent_tokens = spent_tokens + ${spent.tokens}
-      WHERE id = ${id}`
+      WHERE id = ${task.id}`
     if (booking !== undefined) yield* book(sql, booking)
     yield* sql`
       INSERT INTO attempts (task_id, number, platform, model, outcome, started_at, decision)
-      VALUES (${id}, ${number}, ${platform}, ${model}, 'running', ${now}, ${JSON.stringify(decision)})`
-    yield* events.append({ id, tenant, job_id }, now, [
+      VALUES (${task.id}, ${number}, ${platform}, ${model}, 'running', ${now}, ${JSON.stringify(decision)})`
+    yield* events.appendOf(task, now, [
       { type: "attempt.started", number, platform, model, waitedMs: decision.waitedMs }
     ])
   }
@@ -678,7 +669,7 @@ const make = Effect.gen(function* () {
           updated_at = ${now},
           spent_nano_usd = spent_nano_usd + ${spent.nanoUsd}, spent_tokens = spent_tokens + ${spent.tokens}
         WHERE id = ${task.id}`
-      yield* events.append(task, now, yield* endAttempt(task.id, now, attempt))
+      yield* events.appendOf(task, now, yield* endAttempt(task.id, now, attempt))
       if (partial !== undefined) yield* outcomes.keepPartial(task.id, { number, platform, model, text: partial })
     })
 
@@ -690,9 +681,9 @@ const make = Effect.gen(function* () {
           ladder = ${JSON.stringify(ladder)}, children = children + ${children.length},
           blocked_by = ${children.length}, updated_at = ${now}
         WHERE id = ${task.id}`
-      yield* events.append(task, now, yield* cutAttempts(task.id, now, "interrupted"))
+      yield* events.appendOf(task, now, yield* cutAttempts(task.id, now, "interrupted"))
       yield* outcomes.makeChildren(task, { children, ladder, until }, now)
-      yield* events.append(task, now, [{ type: "task.waiting", until, why }])
+      yield* events.appendOf(task, now, [{ type: "task.waiting", until, why }])
     })
 
   function* succeed(task: EndedTask, now: number, end: Extract<TaskEnd, { _tag: "Succeeded" }>): Steps<void> {
@@ -734,13 +725,13 @@ const make = Effect.gen(function* () {
           updated_at = ${now}
         WHERE id = ${task.id}`
       const cut = yield* cutAttempts(task.id, now, "interrupted")
-      yield* events.append(task, now, [...cut, { type: "task.waiting", until, why }])
+      yield* events.appendOf(task, now, [...cut, { type: "task.waiting", until, why }])
     })
 
   const release = (claim: TaskClaim) =>
     owning(claim, function* (task, now) {
       yield* sql`UPDATE tasks SET state = 'queued', claim_epoch = NULL, updated_at = ${now} WHERE id = ${task.id}`
-      yield* events.append(task, now, yield* cutAttempts(task.id, now, "interrupted"))
+      yield* events.appendOf(task, now, yield* cutAttempts(task.id, now, "interrupted"))
     })
 
   const cancel = Effect.fn("TaskStore.cancel")(function* (tenant: TenantId, id: TaskId) {
@@ -785,7 +776,7 @@ const make = Effect.gen(function* () {
           WHERE dependencies.task_id = ${id} AND dependencies.on_failure = 'skip'
             AND tasks.state IN ('failed', 'cancelled') LIMIT 1`
         if (missing !== undefined) return { _tag: "Missing", ...missing } as const
-        yield* events.append({ id, tenant, job_id: ended.job_id }, now, [{ type: "task.retried" }])
+        yield* events.appendOf({ id, tenant, job_id: ended.job_id }, now, [{ type: "task.retried" }])
         const waits = ended.job_id !== null || ended.depends === 1
         if (waits) yield* consequences.waitAgain([id], now)
         else {
@@ -837,7 +828,7 @@ const make = Effect.gen(function* () {
             updated_at = ${now}
           WHERE id = ${task.id}`
         if (poisoned) yield* ended(task, now, cut, { type: "task.failed", error })
-        else yield* events.append(task, now, cut)
+        else yield* events.appendOf(task, now, cut)
       }
       return rows.length
     })

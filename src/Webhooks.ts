@@ -5,7 +5,7 @@ import type { ServiceUnavailable } from "./Domain/ApiError.js"
 import { isFinal, isFinalOfJob } from "./Domain/Event.js"
 import type { TenantId } from "./Domain/Task.js"
 import { makeClockLook } from "./Domain/Time.js"
-import { Events, type StoredEvents, type TaskBelonging } from "./Events.js"
+import { Events, type StoredEvents } from "./Events.js"
 import { hostOf } from "./Settings/CallbackUrl.js"
 import { Settings } from "./Settings.js"
 import { SqlWriter } from "./Sql/Writer.js"
@@ -176,10 +176,8 @@ const start: Effect.Effect<
           outcome._tag === "Delivered"
             ? { type: "webhook.delivered" as const, ...webhook, status: outcome.status }
             : { type: "webhook.failed" as const, ...webhook, why: outcome.why }
-        if (row.task_id !== null) {
-          const [task] = yield* sql<TaskBelonging>`SELECT id, tenant, job_id FROM tasks WHERE id = ${row.task_id}`
-          if (task !== undefined) yield* events.append(task, now, [body])
-        } else if (row.job_id !== null) yield* events.appendJob(row.job_id, row.tenant, now, [body])
+        if (row.task_id !== null) yield* events.append(row.task_id, now, [body])
+        else if (row.job_id !== null) yield* events.appendJob(row.job_id, row.tenant, now, [body])
       })
     )
   }

@@ -1,6 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
-import { Cause, Context, Effect, Exit, Fiber, identity, Layer, Option, type Scope, Tracer } from "effect"
+import { Cause, Clock, Context, Effect, Exit, Fiber, identity, Layer, Option, type Scope, Tracer } from "effect"
 import type { YieldWrap } from "effect/Utils"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
 import { isTraced } from "../Telemetry/traced.js"
@@ -17,6 +17,9 @@ const opsWithoutYield = Number.MAX_SAFE_INTEGER
 /** Part of what a write does, for use inside a generator of effects: it is none of its own, and so no step of it. */
 export type Steps<A> = Generator<YieldWrap<Effect.Effect<unknown, SqlError>>, A>
 
+type AnyFiber = Fiber.RuntimeFiber<unknown, unknown>
+type Operation<A> = Effect.Effect<A, SqlError> | Steps<A>
+
 /** A write in its place. */
 interface Write {
   /** Runs it and keeps its result. */
@@ -28,18 +31,18 @@ interface Write {
 
 // A class, for its generator: a generator function made anew for each write would cost more than what it does.
 class WriteOf<A> implements Write {
-  private readonly operation: Effect.Effect<A, SqlError>
+  private readonly operation: () => Operation<A>
   private readonly answer: (outcome: Effect.Effect<A, ServiceUnavailable>) => void
   private result: Exit.Exit<A> | undefined
 
-  constructor(operation: Effect.Effect<A, SqlError>, answer: (outcome: Effect.Effect<A, ServiceUnavailable>) => void) {
+  constructor(operation: () => Operation<A>, answer: (outcome: Effect.Effect<A, ServiceUnavailable>) => void) {
     this.operation = operation
     this.answer = answer
     this.result = undefined
   }
 
   *run(): Steps<void> {
-    this.result = Exit.succeed(yield* this.operation)
+    this.result = Exit.succeed(yield* this.operation())
   }
 
   committed(): void {
@@ -68,6 +71,8 @@ export class SqlWriter extends Context.Tag("dream-team/SqlWriter")<
      * the write keeps its place.
      */
     readonly write: <A>(operation: Effect.Effect<A, SqlError>) => Effect.Effect<A, ServiceUnavailable>
+    /** The same for steps, which get the wall time at which it was asked for, epoch ms. */
+    readonly writeSteps: <A>(steps: (now: number) => Steps<A>) => Effect.Effect<A, ServiceUnavailable>
     /**
      * For use inside an operation: runs `effect` once the transaction it is part of is committed, before the callers are
      * answered. The same effect (the same value) asked for by several operations of one transaction runs once.
@@ -179,10 +184,10 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
     )
 
     // One step to queue it and one to wait, for this is done several times for every task.
-    const write = <A>(operation: Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
+    const queued = <A>(operationOf: (fiber: AnyFiber) => () => Operation<A>): Effect.Effect<A, ServiceUnavailable> =>
       Effect.async((resume) => {
         if (!state.open) return resume(new ServiceUnavailable({ message: "The service is shutting down" }))
-        const own = new WriteOf(withItsSpan(operation), resume)
+        const own = new WriteOf(operationOf(Option.getOrThrow(Fiber.getCurrentFiber())), resume)
         queue.push(own)
         state.wake()
         if (queue.length <= maxQueued) return
@@ -193,7 +198,17 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
       })
 
     return {
-      write,
+      write: (operation) =>
+        queued((fiber) => {
+          const own = withSpanOf(fiber, operation)
+          return () => own
+        }),
+      writeSteps: (steps) =>
+        queued((fiber) => {
+          const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
+          const run = () => steps(now)
+          return isTraced(fiber) ? () => withSpanOf(fiber, Effect.gen(run)) : run
+        }),
       afterCommit: (effect) =>
         Effect.sync(() => {
           afterwards.add(effect)
@@ -202,11 +217,10 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
   }
 )
 
-/** A write whose spans are those of who asked for it, where anybody sees them. */
-const withItsSpan = <A, E>(operation: Effect.Effect<A, E>): Effect.Effect<A, E> => {
-  const fiber = Fiber.getCurrentFiber()
-  if (Option.isNone(fiber) || !isTraced(fiber.value)) return operation
-  const span = Context.getOption(fiber.value.currentContext, Tracer.ParentSpan)
+/** An operation whose spans are part of that of who asked for it, where anybody sees them. */
+const withSpanOf = <A, E>(fiber: AnyFiber, operation: Effect.Effect<A, E>): Effect.Effect<A, E> => {
+  if (!isTraced(fiber)) return operation
+  const span = Context.getOption(fiber.currentContext, Tracer.ParentSpan)
   return Option.isSome(span) ? Effect.withParentSpan(operation, span.value) : operation
 }
 

@@ -14,7 +14,7 @@ import {
   type TenantId
 } from "../Domain/Task.js"
 import type { Events, TaskBelonging } from "../Events.js"
-import { SqlWriter } from "../Sql/Writer.js"
+import { SqlWriter, type Steps } from "../Sql/Writer.js"
 import { makeNotices } from "./Notices.js"
 
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
@@ -46,17 +46,12 @@ export interface EndedTask extends TaskBelonging {
 }
 
 export interface ConsequencesOptions {
-  readonly appendTask: Events["Type"]["append"]
+  readonly appendTask: Events["Type"]["appendOf"]
   readonly appendJob: Events["Type"]["appendJob"]
   /** Ends whatever attempts of a task are still running, as ignored; answers with their events. */
   readonly cutAttempts: (id: TaskId, at: number) => Effect.Effect<ReadonlyArray<TaskEventBody>, SqlError>
   /** What belongs to the end of any task; it leads back to `ofTask`. */
-  readonly ended: (
-    task: EndedTask,
-    at: number,
-    attempts: ReadonlyArray<TaskEventBody>,
-    end: EndEvent
-  ) => Effect.Effect<void, SqlError>
+  readonly ended: (task: EndedTask, at: number, attempts: ReadonlyArray<TaskEventBody>, end: EndEvent) => Steps<void>
   /** What belongs to the end of a job. */
   readonly jobEnded: (id: JobId, tenant: TenantId, at: number, end: JobEndEvent) => Effect.Effect<void, SqlError>
 }
@@ -471,9 +466,7 @@ export const makeConsequences = (
           more = rows.length === batch
           if (rows.length === 0) break
           const ids = rows.map((row) => row.id)
-          yield* Effect.forEach(rows, (task) => options.appendTask(task, at, [{ type: "task.retried" }]), {
-            discard: true
-          })
+          for (const task of rows) yield* options.appendTask(task, at, [{ type: "task.retried" }])
           yield* waitAgain(ids, at)
           for (const { job_id } of rows) if (job_id !== null) restored.set(job_id, (restored.get(job_id) ?? 0) + 1)
         }

@@ -13,6 +13,7 @@ import {
   type TaskState
 } from "../Domain/Task.js"
 import type { Events, TaskBelonging } from "../Events.js"
+import type { Steps } from "../Sql/Writer.js"
 import type { NewTask } from "../TaskStore.js"
 import type { Edge } from "./Consequences.js"
 import { previewOf, rankOf, storable } from "./Rows.js"
@@ -125,23 +126,21 @@ const childOf = (row: ChildRow): Effect.Effect<Child, ParseResult.ParseError> =>
 export const makeOutcomes = (
   sql: SqlClient.SqlClient,
   options: {
-    readonly record: Events["Type"]["append"]
+    readonly record: Events["Type"]["appendOf"]
     readonly addEdges: (edges: ReadonlyArray<Edge>) => Effect.Effect<void, SqlError>
   }
 ) => {
-  const insertChild = (parent: TaskId, round: number, child: NewChild, now: number): Effect.Effect<void, SqlError> => {
+  function* insertChild(parent: TaskId, round: number, child: NewChild, now: number): Steps<void> {
     const deadline = Math.round(child.deadline)
     const budget = budgetColumns(child.submission)
-    return Effect.zipRight(
-      sql`
-        INSERT INTO tasks (id, tenant, class_id, type, priority, state, preview, submission, request, deadline,
-          allowed_ms, created_at, updated_at, awaited, parent_id, parent_step, alternative, max_nano_usd, max_tokens)
-        VALUES (${child.id}, ${child.tenant}, ${child.classId}, ${child.type}, ${rankOf(child.priority)}, 'queued',
-          ${previewOf(child.submission.prompt)}, ${JSON.stringify(child.submission)}, ${JSON.stringify(child.request)},
-          ${deadline}, ${deadline - now}, ${now}, ${now}, 1, ${parent}, ${stepOf(round, child.alternative.step)},
-          ${JSON.stringify(child.alternative)}, ${budget.max_nano_usd}, ${budget.max_tokens})`,
-      options.record({ id: child.id, tenant: child.tenant, job_id: null }, now, [{ type: "task.queued" }])
-    )
+    yield* sql`
+      INSERT INTO tasks (id, tenant, class_id, type, priority, state, preview, submission, request, deadline,
+        allowed_ms, created_at, updated_at, awaited, parent_id, parent_step, alternative, max_nano_usd, max_tokens)
+      VALUES (${child.id}, ${child.tenant}, ${child.classId}, ${child.type}, ${rankOf(child.priority)}, 'queued',
+        ${previewOf(child.submission.prompt)}, ${JSON.stringify(child.submission)}, ${JSON.stringify(child.request)},
+        ${deadline}, ${deadline - now}, ${now}, ${now}, 1, ${parent}, ${stepOf(round, child.alternative.step)},
+        ${JSON.stringify(child.alternative)}, ${budget.max_nano_usd}, ${budget.max_tokens})`
+    yield* options.record({ id: child.id, tenant: child.tenant, job_id: null }, now, [{ type: "task.queued" }])
   }
 
   return {
@@ -155,7 +154,7 @@ export const makeOutcomes = (
             ({ alternative, id }): TaskEventBody => ({ type: "task.alternative", ...alternative, child: id })
           )
         )
-        yield* Effect.forEach(children, (child) => insertChild(parent.id, ladder.round, child, now), { discard: true })
+        for (const child of children) yield* insertChild(parent.id, ladder.round, child, now)
         yield* options.addEdges(children.map(({ id }): Edge => ({ task: parent.id, dependsOn: id, onFailure: "run" })))
       }),
 

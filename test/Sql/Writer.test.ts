@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer } from "effect"
+import { Effect, Exit, Fiber, Layer, TestClock } from "effect"
 import { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { failureOf, settle } from "../Coordinator/harness.js"
@@ -42,6 +42,43 @@ describe("the writer", () => {
       const { note, notes, write } = yield* writer
       yield* Effect.forEach(numbers(6_000), (n) => write(note(n)), { concurrency: "unbounded", discard: true })
       assert.strictEqual((yield* notes).length, 6_000)
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.scoped("keeps the place of a write whose caller leaves, but not of one that still waited for room", () =>
+    Effect.gen(function* () {
+      const { note, notes, write } = yield* writer
+      const callers = yield* Effect.forEach(numbers(4_098), (n) => Effect.fork(write(note(n))))
+      yield* Effect.yieldNow()
+      for (const left of [5, 4_096]) {
+        const caller = callers[left]
+        assert(caller !== undefined)
+        yield* Fiber.interrupt(caller)
+      }
+      yield* Effect.forEach(callers, Fiber.await, { discard: true })
+      assert.deepStrictEqual(
+        yield* notes,
+        numbers(4_098).filter((n) => n !== 4_096)
+      )
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.scoped("runs the steps of a write again where another one of its group failed, with the time of the call", () =>
+    Effect.gen(function* () {
+      const { notes, sql } = yield* writer
+      const { write, writeSteps } = yield* SqlWriter
+      yield* TestClock.setTime(7_000)
+      const steps = function* (now: number) {
+        yield* sql`INSERT INTO notes VALUES (${now})`
+        return yield* sql<{ readonly n: number }>`SELECT n FROM notes`
+      }
+      const failing = Effect.fail(new SqlError({ message: "no" }))
+      const [own, other] = yield* Effect.all([writeSteps(steps), Effect.exit(write(failing))], {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(own, [{ n: 7_000 }])
+      assert.isTrue(Exit.isFailure(other))
+      assert.deepStrictEqual(yield* notes, [7_000])
     }).pipe(Effect.provide(memory))
   )
 
