@@ -138,7 +138,7 @@ export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
             costUsd
           }))
           const weights = Policy.weigh(policy, weighed)
-          const candidates = weighed.map(
+          const routed = weighed.map(
             ({ model, platform, quality, suitability }, index): RoutedCandidate => ({
               platform,
               model,
@@ -148,15 +148,17 @@ export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
             })
           )
           const { affinityKey } = requirement
-          const preferred = affinityKey === undefined ? undefined : affinity.preferred(affinityKey, candidates, now)
+          const preferred = affinityKey === undefined ? undefined : affinity.preferred(affinityKey, routed, now)
+          const candidates =
+            preferred === undefined
+              ? routed
+              : routed.map((candidate) =>
+                  candidate.platform === preferred
+                    ? { ...candidate, weight: candidate.weight * Affinity.preference, preferred: true as const }
+                    : candidate
+                )
           return {
-            candidates: candidates
-              .map((candidate) =>
-                candidate.platform === preferred
-                  ? { ...candidate, weight: candidate.weight * Affinity.preference, preferred: true as const }
-                  : candidate
-              )
-              .sort((left, right) => right.weight - left.weight),
+            candidates: candidates.sort((left, right) => right.weight - left.weight),
             excluded,
             policy,
             patienceMs: Policy.patienceMs[policy]
@@ -165,7 +167,8 @@ export class AgentRouter extends Context.Tag("dream-team/AgentRouter")<
 
         return {
           route: (requirement, type) =>
-            Effect.clockWith((clock) => {
+            Effect.withFiberRuntime<Route, NoCapablePlatform>((fiber) => {
+              const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
               const route = routeAt(requirement, type, monotonicMsOf(clock))
               return route instanceof NoCapablePlatform ? Effect.fail(route) : Effect.succeed(route)
             }),

@@ -1,13 +1,14 @@
-import { Context, Effect, Layer, MutableRef, Option } from "effect"
+import { Clock, Context, Effect, Exit, type Fiber, Layer, MutableRef, Option } from "effect"
 import * as Fading from "./Benchmark/Fading.js"
 import * as Lengths from "./Benchmark/Lengths.js"
 import { percentile } from "./Benchmark/percentile.js"
+import * as RankedWindow from "./Benchmark/RankedWindow.js"
 import { generationMs, type Measurement, type Recorded } from "./Benchmark/Recorded.js"
 import * as SlidingWindow from "./Benchmark/SlidingWindow.js"
 import type { Performance } from "./Domain/Lease.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { TaskType } from "./Domain/Task.js"
-import { monotonicMs } from "./Domain/Time.js"
+import { monotonicMsOf } from "./Domain/Time.js"
 
 export type { Measurement } from "./Benchmark/Recorded.js"
 
@@ -72,8 +73,18 @@ interface MeasuredModel extends Measured {
 interface MeasuredPlatform extends Measured {
   /** The one used last comes last. */
   readonly models: Map<string, MeasuredModel>
-  readonly types: Map<TaskType, SlidingWindow.SlidingWindow>
+  /** How long answers of a type took, ms. */
+  readonly durations: Map<TaskType, RankedWindow.RankedWindow>
 }
+
+const nothingShown: ReadonlyArray<Fading.AtLeast> = []
+
+const nowOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>): number =>
+  monotonicMsOf(Context.get(fiber.currentDefaultServices, Clock.Clock))
+
+/** What `look` sees at this monotonic instant, ms: one step of the fiber, for it is asked for at every attempt. */
+const atNow = <A>(look: (now: number) => A): Effect.Effect<A> =>
+  Effect.withFiberRuntime((fiber) => Exit.succeed(look(nowOf(fiber))))
 
 const isAnswered = ({ outcome }: Measurement): boolean => outcome === "succeeded"
 
@@ -162,7 +173,7 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
     const platformOf = (id: PlatformId): MeasuredPlatform => {
       const known = platforms.get(id)
       if (known !== undefined) return known
-      const added = { ...measured(), models: new Map(), types: new Map() }
+      const added = { ...measured(), models: new Map(), durations: new Map() }
       platforms.set(id, added)
       return added
     }
@@ -180,23 +191,27 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
       return model
     }
 
-    const typeOf = ({ types }: MeasuredPlatform, type: TaskType): SlidingWindow.SlidingWindow => {
-      const window = types.get(type) ?? SlidingWindow.make()
-      types.set(type, window)
-      return window
+    const durationsOf = ({ durations }: MeasuredPlatform, type: TaskType): RankedWindow.RankedWindow => {
+      const known = durations.get(type)
+      if (known !== undefined) return known
+      const added = RankedWindow.make(SlidingWindow.maxAgeMs)
+      durations.set(type, added)
+      return added
     }
 
     /** What an attempt without an answer shows by its time so far, where that is more than what is usual. */
     const shownBy = (
-      attempt: Pick<Recorded, "type" | "durationMs" | "timeToFirstTokenMs" | "at">,
+      type: TaskType,
+      at: number,
+      durationMs: number,
+      timeToFirstTokenMs: number | undefined,
       usual: Fading.FadingAverages
     ): Fading.AtLeast | undefined => {
-      const { at, durationMs, timeToFirstTokenMs } = attempt
       const usualFirstMs = usual.timeToFirstTokenMs
       if (timeToFirstTokenMs === undefined && usualFirstMs !== undefined) {
         return durationMs > usualFirstMs ? { at, timeToFirstTokenMs: durationMs } : undefined
       }
-      const outputTokens = lengths.of(attempt.type)?.long
+      const outputTokens = lengths.of(type)?.long
       const ms = durationMs - (timeToFirstTokenMs ?? 0)
       const generation =
         outputTokens !== undefined && usual.msPerOutputToken !== undefined && ms > outputTokens * usual.msPerOutputToken
@@ -214,16 +229,17 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
       usual: Fading.FadingAverages,
       now: number
     ): ReadonlyArray<Fading.AtLeast> => {
-      const shown: Array<Fading.AtLeast> = []
+      let shown: Array<Fading.AtLeast> | undefined
       for (const { firstTokenAt, model, platform, since, type } of running) {
         if (platform !== id || model !== name) continue
-        const timeToFirstTokenMs = Option.getOrUndefined(
-          Option.map(MutableRef.get(firstTokenAt), (first) => first - since)
-        )
-        const one = shownBy({ type, at: now, durationMs: now - since, timeToFirstTokenMs }, usual)
-        if (one !== undefined) shown.push(one)
+        const first = MutableRef.get(firstTokenAt)
+        const timeToFirstTokenMs = Option.isSome(first) ? first.value - since : undefined
+        const one = shownBy(type, now, now - since, timeToFirstTokenMs, usual)
+        if (one === undefined) continue
+        shown ??= []
+        shown.push(one)
       }
-      return shown
+      return shown ?? nothingShown
     }
 
     const isRunning = (id: PlatformId, name: string): boolean => {
@@ -235,7 +251,9 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
       const platform = platformOf(recorded.platform)
       if (recorded.outcome === "cut") {
         const model = platform.models.get(recorded.model)
-        const shown = model === undefined ? undefined : shownBy(recorded, model.recent.at(recorded.at))
+        const { at, durationMs, timeToFirstTokenMs, type } = recorded
+        const shown =
+          model === undefined ? undefined : shownBy(type, at, durationMs, timeToFirstTokenMs, model.recent.at(at))
         if (model === undefined || shown === undefined) return
         for (const fading of [platform.recent, model.recent, model.baseline]) fading.addAtLeast(shown)
         model.latestAt = recorded.at
@@ -243,14 +261,14 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
         return
       }
       const model = modelOf(platform, recorded.model)
-      for (const each of [platform, model]) {
-        each.window.add(recorded)
-        each.recent.add(recorded)
-      }
+      platform.window.add(recorded)
+      platform.recent.add(recorded)
+      model.window.add(recorded)
+      model.recent.add(recorded)
       model.baseline.add(recorded)
       model.latestAt = recorded.at
       if (isAnswered(recorded)) {
-        typeOf(platform, recorded.type).add(recorded)
+        durationsOf(platform, recorded.type).add(recorded.durationMs, recorded.at)
         if ((recorded.outputTokens ?? 0) > 0) lengths.add(recorded.type, recorded.outputTokens ?? 0)
       }
       tell()
@@ -265,34 +283,41 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
     }
 
     return {
-      record: (measurement) => Effect.map(monotonicMs, (at) => record({ ...measurement, at })),
+      record: (measurement) => atNow((at) => record({ ...measurement, at })),
       performance: (id, model) =>
-        Effect.map(monotonicMs, (now) => {
+        atNow((now) => {
           const platform = platforms.get(id)
           const found = model === undefined ? platform : platform?.models.get(model)
           return found === undefined ? nothing : performanceOf(found, now)
         }),
       models: (id) =>
-        Effect.map(monotonicMs, (now) =>
+        atNow((now) =>
           [...(platforms.get(id)?.models ?? [])]
             .map(([model, found]) => ({ model, performance: performanceOf(found, now) }))
             .reverse()
         ),
-      recent: Effect.map(monotonicMs, (now) =>
+      recent: atNow((now) =>
         [...platforms].flatMap(([platform, { models }]) =>
           [...models].map(([model, known]) => recentOf(platform, model, known, now))
         )
       ),
       running: <A, E, R>(attempt: Running, answer: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
         Effect.uninterruptibleMask((restore) =>
-          Effect.flatMap(monotonicMs, (since) => {
-            const begun = { ...attempt, since }
+          Effect.withFiberRuntime<A, E, R>((fiber) => {
+            const begun = { ...attempt, since: nowOf(fiber) }
             running.add(begun)
             tell()
-            return Effect.ensuring(
-              restore(answer),
-              Effect.sync(() => running.delete(begun))
-            )
+            // nothing interrupts between the answer and its handler: `Effect.ensuring` would mask and match once more
+            return Effect.matchCauseEffect(restore(answer), {
+              onFailure: (cause) => {
+                running.delete(begun)
+                return Effect.failCause(cause)
+              },
+              onSuccess: (answered) => {
+                running.delete(begun)
+                return Effect.succeed(answered)
+              }
+            })
           })
         ),
       newsAfter: (seen) =>
@@ -301,7 +326,7 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
           return Effect.map(more.await, () => count)
         }),
       callTimes: (id, name, type) =>
-        Effect.map(monotonicMs, (now) => {
+        atNow((now) => {
           const model = platforms.get(id)?.models.get(name)
           const length = lengths.of(type)
           if (model === undefined || length === undefined) return Option.none()
@@ -316,16 +341,11 @@ export class Benchmark extends Context.Tag("dream-team/Benchmark")<
               })
         }),
       latencyP95: (id, type) =>
-        Effect.map(monotonicMs, (now) => {
-          const answered = platforms.get(id)?.types.get(type)?.within(now) ?? []
-          return answered.length < enoughAnswers
+        atNow((now) => {
+          const durations = platforms.get(id)?.durations.get(type)
+          return durations === undefined || durations.size(now) < enoughAnswers
             ? Option.none()
-            : Option.fromNullable(
-                percentile(
-                  answered.map(({ durationMs }) => durationMs),
-                  0.95
-                )
-              )
+            : Option.fromNullable(durations.percentile(0.95, now))
         })
     }
   })

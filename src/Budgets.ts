@@ -1,5 +1,5 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Context, Deferred, Effect, FiberId, Layer, Option, type Scope } from "effect"
+import { Clock, Context, Deferred, Effect, FiberId, Layer, type Option, type Scope } from "effect"
 import * as Account from "./Budgets/Account.js"
 import { differenceOf } from "./Budgets/Amount.js"
 import { BudgetStore, type DailyOwner, type OwnBudget, type Purse } from "./Budgets/BudgetStore.js"
@@ -9,7 +9,7 @@ import { type Amount, type Booking, type BudgetsView, limitOf, usdOf } from "./D
 import type { PlatformReason } from "./Domain/Failure.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { JobId, TaskId, TenantId } from "./Domain/Task.js"
-import { epochMs, monotonicMs } from "./Domain/Time.js"
+import { monotonicMs, monotonicMsOf } from "./Domain/Time.js"
 import type { Events } from "./Events.js"
 import { type DailyBudget, Settings } from "./Settings.js"
 import type { SqlWriter } from "./Sql/Writer.js"
@@ -161,14 +161,15 @@ const make = Effect.gen(function* () {
   const loading = new Map<string, Deferred.Deferred<void, ServiceUnavailable>>()
 
   const dailyOf = (day: Day, owner: DailyOwner, spent: Account.Totals = { nanoUsd: 0, tokens: 0 }): Daily => {
-    const known = day.dailies.get(keyOf(owner))
+    const key = keyOf(owner)
+    const known = day.dailies.get(key)
     if (known !== undefined) return known
     const daily: Daily = {
       owner,
       account: Account.make(inWords(owner), limitOfOwner(owner), spent),
       isExhausted: false
     }
-    day.dailies.set(keyOf(owner), daily)
+    day.dailies.set(key, daily)
     return daily
   }
 
@@ -205,17 +206,17 @@ const make = Effect.gen(function* () {
 
   /** Runs one step on the books of the day it is; nothing happens between the look at the clock and the step. */
   const today = <A>(
-    step: (day: Day, now: number) => A,
+    step: (day: Day, now: number) => Effect.Effect<A>,
     read: typeof load = load
   ): Effect.Effect<A, ServiceUnavailable> =>
-    Effect.flatMap(monotonicMs, (usedAt) =>
-      Effect.flatMap(epochMs, (now) => {
-        const day = days.get(dayOf(now))
-        if (day === undefined) return Effect.zipRight(read(dayOf(now)), today(step, read))
-        day.usedAt = usedAt
-        return Effect.succeed(step(day, now))
-      })
-    )
+    Effect.withFiberRuntime<A, ServiceUnavailable>((fiber) => {
+      const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+      const now = clock.unsafeCurrentTimeMillis()
+      const day = days.get(dayOf(now))
+      if (day === undefined) return Effect.zipRight(read(dayOf(now)), today(step, read))
+      day.usedAt = monotonicMsOf(clock)
+      return step(day, now)
+    })
 
   // The budgets of tasks and jobs
 
@@ -258,15 +259,25 @@ const make = Effect.gen(function* () {
 
   // Attempts
 
-  const accountsOf = (day: Day, { held, tenant }: Payer, platform: PlatformId) => ({
-    own: held?.accounts ?? [],
-    dailies: [dailyOf(day, { kind: "key", name: tenant }), dailyOf(day, { kind: "platform", name: platform })]
-  })
+  const dailiesOf = (day: Day, { tenant }: Payer, platform: PlatformId): readonly [Daily, Daily] => [
+    dailyOf(day, { kind: "key", name: tenant }),
+    dailyOf(day, { kind: "platform", name: platform })
+  ]
 
-  /** Why an attempt cannot be made; `exhausts` are the budgets of the day that leave it no room. */
-  const judge = (day: Day, now: number, payer: Payer, { amount, platform }: Prospect) => {
-    const { dailies, own } = accountsOf(day, payer, platform)
-    const exhausts: Array<{ readonly daily: Daily; readonly why: string }> = []
+  /** What stands in an attempt's way, and the budgets of the day that leave it no room. */
+  interface Judged {
+    readonly unaffordable: Unaffordable | undefined
+    readonly exhausts: ReadonlyArray<{ readonly daily: Daily; readonly why: string }>
+  }
+  const affordable: Judged = { unaffordable: undefined, exhausts: [] }
+
+  /** Why an attempt cannot be made. */
+  const judge = (
+    own: ReadonlyArray<Account.Account>,
+    dailies: readonly [Daily, Daily],
+    now: number,
+    { amount, platform }: Prospect
+  ): Judged => {
     let worst: { readonly kind: Account.Obstacle["kind"]; readonly isOwn: boolean; readonly why: string } | undefined
     for (const account of own) {
       const obstacle = account.obstacle(amount)
@@ -275,89 +286,95 @@ const make = Effect.gen(function* () {
       const kind = obstacle.kind === "spent" ? "never" : obstacle.kind
       worst = Account.graver(worst, { kind, isOwn: true, why: obstacle.why })
     }
+    const exhausts: Array<{ readonly daily: Daily; readonly why: string }> = []
     for (const daily of dailies) {
       const obstacle = daily.account.obstacle(amount)
       if (obstacle === undefined) continue
       if (obstacle.kind === "spent") exhausts.push({ daily, why: obstacle.why })
       worst = Account.graver(worst, { ...obstacle, isOwn: false })
     }
-    const unaffordable: Unaffordable | undefined =
-      worst === undefined
-        ? undefined
-        : {
-            platform,
-            kind: worst.kind,
-            isOwn: worst.isOwn,
-            reason: {
-              platform,
-              reason: worst.why,
-              kind: "budget",
-              ...(worst.kind === "spent" ? { earliestAt: nextDayAt(now) } : {})
-            }
-          }
-    return { unaffordable, exhausts }
+    if (worst === undefined) return affordable
+    const { isOwn, kind, why } = worst
+    return {
+      unaffordable: {
+        platform,
+        kind,
+        isOwn,
+        reason: {
+          platform,
+          reason: why,
+          kind: "budget",
+          ...(kind === "spent" ? { earliestAt: nextDayAt(now) } : {})
+        }
+      },
+      exhausts
+    }
   }
 
-  const outlook = Effect.fnUntraced(function* (payer: Payer, prospects: ReadonlyArray<Prospect>) {
-    const { judged, news, ...seen } = yield* today((day, now) => {
-      const judged = prospects.map((prospect) => judge(day, now, payer, prospect))
-      const news = judged
-        .flatMap(({ exhausts }) => exhausts)
-        .filter(({ daily }) => {
-          const isNews = !daily.isExhausted
-          daily.isExhausted = true
-          return isNews
-        })
-      return { judged, news, settlements, day: day.day, until: nextDayAt(now) }
+  const ownOf = ({ held }: Payer): ReadonlyArray<Account.Account> => held?.accounts ?? none
+  const none: ReadonlyArray<never> = []
+
+  const outlook = (payer: Payer, prospects: ReadonlyArray<Prospect>) =>
+    today((day, now) => {
+      const affordable: Array<PlatformId> = []
+      const unaffordable: Array<Unaffordable> = []
+      const news: Array<{ readonly daily: Daily; readonly why: string }> = []
+      for (const prospect of prospects) {
+        const judged = judge(ownOf(payer), dailiesOf(day, payer, prospect.platform), now, prospect)
+        if (judged.unaffordable === undefined) affordable.push(prospect.platform)
+        else unaffordable.push(judged.unaffordable)
+        for (const exhausted of judged.exhausts) {
+          if (!exhausted.daily.isExhausted) news.push(exhausted)
+          exhausted.daily.isExhausted = true
+        }
+      }
+      const seen: Affordability = { affordable, unaffordable, settlements }
+      if (news.length === 0) return Effect.succeed(seen)
+      const until = nextDayAt(now)
+      return Effect.as(
+        Effect.forEach(
+          news,
+          ({ daily, why }) => Effect.ignoreLogged(store.exhausted(day.day, daily.owner, { until, why })),
+          { discard: true }
+        ),
+        seen
+      )
     })
-    for (const { daily, why } of news) {
-      yield* Effect.ignoreLogged(store.exhausted(seen.day, daily.owner, { until: seen.until, why }))
-    }
-    return {
-      affordable: prospects.flatMap(({ platform }, index) =>
-        judged[index]?.unaffordable === undefined ? [platform] : []
-      ),
-      unaffordable: judged.flatMap(({ unaffordable }) => unaffordable ?? []),
-      settlements: seen.settlements
-    }
-  })
 
   let settlements = 0
   const waiting = new Set<() => void>()
 
   const loadInterruptibly = (day: string) => Effect.interruptible(load(day))
 
-  const reserve = (payer: Payer, { amount, platform }: Prospect) =>
-    today((day, now) => {
-      if (judge(day, now, payer, { amount, platform }).unaffordable !== undefined) return Option.none()
-      const { dailies, own } = accountsOf(day, payer, platform)
-      const accounts = [...own, ...dailies.map(({ account }) => account)]
+  const reserve = (payer: Payer, prospect: Prospect) =>
+    today<Option.Option<Reservation>>((day, now) => {
+      const { amount, platform } = prospect
+      const own = ownOf(payer)
+      const dailies = dailiesOf(day, payer, platform)
+      if (judge(own, dailies, now, prospect).unaffordable !== undefined) return Effect.succeedNone
+      const accounts = [...own, dailies[0].account, dailies[1].account]
       for (const account of accounts) account.reserve(amount)
       const booking: Booking = {
         day: day.day,
         tenant: payer.tenant,
         platform,
-        parents: payer.held?.parents ?? [],
+        parents: payer.held?.parents ?? none,
         job: payer.held?.job,
         amount
       }
       let settledWith: Amount | undefined
-      const reservation: Reservation = {
-        booking,
-        settle: (used) =>
-          Effect.sync(() => {
-            if (settledWith === undefined) {
-              settledWith = used
-              for (const account of accounts) account.settle(amount, used)
-              settlements += 1
-              const woken = [...waiting]
-              waiting.clear()
-              for (const resume of woken) resume()
-            }
-            return { ...booking, amount: differenceOf(settledWith, amount) }
-          })
+      const settle = (used: Amount): Booking => {
+        if (settledWith === undefined) {
+          settledWith = used
+          for (const account of accounts) account.settle(amount, used)
+          settlements += 1
+          const woken = [...waiting]
+          waiting.clear()
+          for (const resume of woken) resume()
+        }
+        return { ...booking, amount: differenceOf(settledWith, amount) }
       }
-      return Option.some(reservation)
+      return Effect.succeedSome({ booking, settle: (used) => Effect.sync(() => settle(used)) })
     }, loadInterruptibly)
 
   const settled = (seen: number) =>
@@ -391,14 +408,16 @@ const make = Effect.gen(function* () {
     settled,
     book: store.book,
     view: (tenant) =>
-      today((day, now) => ({
-        day: day.day,
-        resetsAt: nextDayAt(now),
-        key: { tenant, ...figuresOf(dailyOf(day, { kind: "key", name: tenant }).account) },
-        platforms: platforms.map(({ id }) => ({
-          platform: id,
-          ...figuresOf(dailyOf(day, { kind: "platform", name: id }).account)
-        }))
-      }))
+      today((day, now) =>
+        Effect.succeed({
+          day: day.day,
+          resetsAt: nextDayAt(now),
+          key: { tenant, ...figuresOf(dailyOf(day, { kind: "key", name: tenant }).account) },
+          platforms: platforms.map(({ id }) => ({
+            platform: id,
+            ...figuresOf(dailyOf(day, { kind: "platform", name: id }).account)
+          }))
+        })
+      )
   })
 })

@@ -5,7 +5,7 @@ import { Budgets } from "./Budgets.js"
 import { Delegation } from "./Delegation.js"
 import { type FieldProblem, RateLimited, ServiceUnavailable, TaskRefused } from "./Domain/ApiError.js"
 import { type Call, estimateInputTokens, type Message } from "./Domain/Call.js"
-import type { LeaseUnavailable } from "./Domain/Failure.js"
+import type { LeaseUnavailable, NoCapablePlatform } from "./Domain/Failure.js"
 import type { Requirement } from "./Domain/Lease.js"
 import { type Capability, ModelClass, type PlatformId } from "./Domain/Platform.js"
 import type { Priority, TaskSubmission, TaskType, TenantId, Verdict } from "./Domain/Task.js"
@@ -213,6 +213,21 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
         return problems
       }
 
+      const refuseIncapable = Effect.fnUntraced(function* (
+        requirement: Requirement,
+        type: TaskType,
+        { message, reasons }: NoCapablePlatform
+      ) {
+        const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
+          Effect.map(Effect.either(router.route(without, type)), Either.isRight)
+        )
+        return yield* new TaskRefused({
+          message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
+          problems: helped.map(({ field, problem }) => ({ field, problem })),
+          reasons
+        })
+      })
+
       const prepare = Effect.fnUntraced(function* (submission: TaskSubmission, tenant: TenantId) {
         const now = yield* epochMs
         const deadline = Math.round(deadlineOf(submission.deadline, now))
@@ -243,19 +258,8 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
           maxCostUsd: submission.maxCostUsd,
           maxTokens: submission.maxTokens
         }
-        const routed = yield* Effect.catchTag(
-          router.route(requirement, type),
-          "NoCapablePlatform",
-          Effect.fnUntraced(function* ({ message, reasons }) {
-            const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
-              Effect.map(Effect.either(router.route(without, type)), Either.isRight)
-            )
-            return yield* new TaskRefused({
-              message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
-              problems: helped.map(({ field, problem }) => ({ field, problem })),
-              reasons
-            })
-          })
+        const routed = yield* Effect.catchAll(router.route(requirement, type), (none) =>
+          refuseIncapable(requirement, type, none)
         )
         const tokens = { input: inputTokens, maxOutput: maxOutputTokens }
         const { inTime, route } = yield* withinBudgets(budgets, settings.platforms, {
@@ -265,27 +269,21 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
           deadline,
           now
         })
-        yield* resources
-          .forecast({
-            candidates: inTime,
-            tokens,
-            type,
-            priority,
-            tenant,
-            maxWaitMs: deadline - now
-          })
-          .pipe(Effect.catchTag("LeaseUnavailable", (unavailable) => refuseTooLate(unavailable, now)))
+        const asked = { candidates: inTime, tokens, type, priority, tenant, maxWaitMs: deadline - now }
+        yield* Effect.catchAll(resources.forecast(asked), (unavailable) => refuseTooLate(unavailable, now))
         return { type, priority, call, requirement, route, deadline } satisfies ValidTask
       }, traced("TaskValidator.prepare"))
 
-      const validate = Effect.fnUntraced(function* (submission: TaskSubmission, tenant: TenantId) {
+      const prepareAndCheck = Effect.fnUntraced(function* (submission: TaskSubmission, tenant: TenantId) {
         const valid = yield* prepare(submission, tenant)
-        if (!settings.validation.enabled) return valid
         const verdict = yield* check({ submission, tenant, type: valid.type, priority: valid.priority })
         return verdict.status === "invalid" && settings.validation.onInvalid === "refuse"
           ? yield* refuseInvalid(verdict)
           : { ...valid, verdict }
-      }, traced("TaskValidator.validate"))
+      })
+      const prepared = settings.validation.enabled ? prepareAndCheck : prepare
+      const validate: typeof prepare | typeof prepareAndCheck = (submission, tenant) =>
+        traced("TaskValidator.validate")(prepared(submission, tenant))
 
       return { validate, prepare }
     })

@@ -111,10 +111,9 @@ export const filter = (
   const able: Array<Able> = []
   const excluded: Array<PlatformReason> = []
   for (const platform of platforms) {
-    Either.match(judge(platform, requirement), {
-      onLeft: (reason) => excluded.push({ platform: platform.id, reason }),
-      onRight: (candidate) => able.push(candidate)
-    })
+    const judged = judge(platform, requirement)
+    if (Either.isRight(judged)) able.push(judged.right)
+    else excluded.push({ platform: platform.id, reason: judged.left })
   }
   return { able, excluded }
 }

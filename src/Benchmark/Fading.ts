@@ -45,20 +45,21 @@ export interface FadingAverages {
   readonly callMs?: number | undefined
 }
 
+// Changed in place: several of them are brought up to date at every attempt.
 interface Sums {
-  readonly failures: number
-  readonly answers: number
+  failures: number
+  answers: number
   /** Answers of which the whole duration is known. */
-  readonly ended: number
-  readonly durations: number
+  ended: number
+  durations: number
   /** Answers whose first piece was seen, or is late. */
-  readonly firstTokens: number
-  readonly firstTokenMs: number
-  readonly generatingMs: number
-  readonly outputTokens: number
+  firstTokens: number
+  firstTokenMs: number
+  generatingMs: number
+  outputTokens: number
 }
 
-const nothing: Sums = {
+const nothing: Readonly<Sums> = {
   failures: 0,
   answers: 0,
   ended: 0,
@@ -69,33 +70,30 @@ const nothing: Sums = {
   outputTokens: 0
 }
 
-const scaled = (sums: Sums, by: number): Sums => ({
-  failures: sums.failures * by,
-  answers: sums.answers * by,
-  ended: sums.ended * by,
-  durations: sums.durations * by,
-  firstTokens: sums.firstTokens * by,
-  firstTokenMs: sums.firstTokenMs * by,
-  generatingMs: sums.generatingMs * by,
-  outputTokens: sums.outputTokens * by
-})
+const scale = (sums: Sums, by: number): void => {
+  sums.failures *= by
+  sums.answers *= by
+  sums.ended *= by
+  sums.durations *= by
+  sums.firstTokens *= by
+  sums.firstTokenMs *= by
+  sums.generatingMs *= by
+  sums.outputTokens *= by
+}
 
-const withAnswer = (
-  sums: Sums,
-  { generation, timeToFirstTokenMs }: Omit<AtLeast, "at">,
-  durationMs?: number | undefined
-): Sums => ({
-  failures: sums.failures,
-  answers: sums.answers + 1,
-  ended: sums.ended + (durationMs === undefined ? 0 : 1),
-  durations: sums.durations + (durationMs ?? 0),
-  firstTokens: sums.firstTokens + (timeToFirstTokenMs === undefined ? 0 : 1),
-  firstTokenMs: sums.firstTokenMs + (timeToFirstTokenMs ?? 0),
-  generatingMs: sums.generatingMs + (generation?.ms ?? 0),
-  outputTokens: sums.outputTokens + (generation?.outputTokens ?? 0)
-})
+const addAnswer = (sums: Sums, { generation, timeToFirstTokenMs }: Omit<AtLeast, "at">): void => {
+  sums.answers += 1
+  if (timeToFirstTokenMs !== undefined) {
+    sums.firstTokens += 1
+    sums.firstTokenMs += timeToFirstTokenMs
+  }
+  if (generation !== undefined) {
+    sums.generatingMs += generation.ms
+    sums.outputTokens += generation.outputTokens
+  }
+}
 
-const averagesOf = (sums: Sums): FadingAverages => {
+const averagesOf = (sums: Readonly<Sums>): FadingAverages => {
   const { answers, durations, ended, failures, firstTokenMs, firstTokens, generatingMs, outputTokens } = sums
   const timeToFirstTokenMs = firstTokens < least ? undefined : firstTokenMs / firstTokens
   const msPerOutputToken = outputTokens < least ? undefined : generatingMs / outputTokens
@@ -112,14 +110,14 @@ const averagesOf = (sums: Sums): FadingAverages => {
 }
 
 export const make = ({ busyHalfLifeMs, halfLifeAttempts, halfLifeMs }: Decay): Fading => {
-  let sums = nothing
+  const sums = { ...nothing }
   let since = 0
   let latestAt = 0
   /** Half-lives of a busy time that have passed, and that no attempt has made of use yet. */
   let passed = 0
 
   const fadeTo = (now: number): void => {
-    sums = scaled(sums, 2 ** (-Math.max(0, now - since) / halfLifeMs))
+    if (now > since) scale(sums, 2 ** (-(now - since) / halfLifeMs))
     since = now
   }
 
@@ -130,7 +128,7 @@ export const make = ({ busyHalfLifeMs, halfLifeAttempts, halfLifeMs }: Decay): F
     latestAt = at
     const used = Math.min(passed, 1 / halfLifeAttempts)
     passed -= used
-    sums = scaled(sums, 2 ** -used)
+    if (used > 0) scale(sums, 2 ** -used)
   }
 
   return {
@@ -138,20 +136,25 @@ export const make = ({ busyHalfLifeMs, halfLifeAttempts, halfLifeMs }: Decay): F
       if (attempt.outcome === "other-failure" || attempt.outcome === "cut") return
       follow(attempt.at)
       if (attempt.outcome === "platform-failure") {
-        sums = { ...sums, failures: sums.failures + 1 }
+        sums.failures += 1
         return
       }
       const { durationMs, outputTokens = 0, timeToFirstTokenMs } = attempt
       const generation = outputTokens > 0 ? { ms: generationMs(attempt), outputTokens } : undefined
-      sums = withAnswer(sums, { timeToFirstTokenMs, generation }, durationMs)
+      addAnswer(sums, { timeToFirstTokenMs, generation })
+      sums.ended += 1
+      sums.durations += durationMs
     },
     addAtLeast: (shown) => {
       follow(shown.at)
-      sums = withAnswer(sums, shown)
+      addAnswer(sums, shown)
     },
     at: (now, running = []) => {
       fadeTo(now)
-      return averagesOf(running.reduce((all, shown) => withAnswer(all, shown), sums))
+      if (running.length === 0) return averagesOf(sums)
+      const withRunning = { ...sums }
+      for (const shown of running) addAnswer(withRunning, shown)
+      return averagesOf(withRunning)
     }
   }
 }

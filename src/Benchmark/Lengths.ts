@@ -1,8 +1,6 @@
 import type { TaskType } from "../Domain/Task.js"
-import { percentile } from "./percentile.js"
+import * as RankedWindow from "./RankedWindow.js"
 
-/** Answers remembered of each type. */
-const maxAnswers = 256
 /** Answers that make a length worth going by. */
 const enoughAnswers = 10
 
@@ -14,7 +12,7 @@ export interface Length {
   readonly long: number
 }
 
-/** How long answers are, whoever gave them: what nobody knows beforehand of the one that is being made. */
+/** How long the latest 256 answers are, whoever gave them: what nobody knows beforehand of the one that is being made. */
 export interface Lengths {
   readonly add: (type: TaskType, outputTokens: number) => void
   /** None below ten answers. */
@@ -22,23 +20,22 @@ export interface Lengths {
 }
 
 export const make = (): Lengths => {
-  const types = new Map<TaskType, { readonly ring: Array<number>; next: number; known: Length | undefined }>()
+  const types = new Map<TaskType, { readonly answers: RankedWindow.RankedWindow; known: Length | undefined }>()
   return {
     add: (type, outputTokens) => {
-      const answers = types.get(type) ?? { ring: [], next: 0, known: undefined }
-      types.set(type, answers)
-      answers.ring[answers.next] = outputTokens
-      answers.next = (answers.next + 1) % maxAnswers
-      answers.known = undefined
+      const its = types.get(type) ?? { answers: RankedWindow.make(Number.POSITIVE_INFINITY), known: undefined }
+      types.set(type, its)
+      its.answers.add(outputTokens, 0)
+      its.known = undefined
     },
     of: (type) => {
-      const answers = types.get(type)
-      if (answers === undefined || answers.ring.length < enoughAnswers) return undefined
-      if (answers.known === undefined) {
-        const [typical, long] = [percentile(answers.ring, 0.5), percentile(answers.ring, 0.95)]
-        if (typical !== undefined && long !== undefined) answers.known = { typical, long }
+      const its = types.get(type)
+      if (its === undefined || its.answers.size(0) < enoughAnswers) return undefined
+      if (its.known === undefined) {
+        const [typical, long] = [its.answers.percentile(0.5, 0), its.answers.percentile(0.95, 0)]
+        if (typical !== undefined && long !== undefined) its.known = { typical, long }
       }
-      return answers.known
+      return its.known
     }
   }
 }

@@ -3,7 +3,7 @@ import type { Recorded } from "./Recorded.js"
 /** Attempts that one window remembers. */
 const maxAttempts = 256
 /** How long an attempt is remembered, ms. */
-const maxAgeMs = 10 * 60_000
+export const maxAgeMs = 10 * 60_000
 
 /** The latest attempts, at most 256 and none older than ten minutes. */
 export interface SlidingWindow {

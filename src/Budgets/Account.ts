@@ -68,15 +68,16 @@ export const make = (owner: string, limit: Limit, before: Totals): Account => {
         why: `the model has no price in the settings, and ${owner} is limited in USD`
       }
     }
+    const used = spent[unit]
+    const isSpent = used + needed > most
+    // what follows is words, which nobody needs of an attempt that can be made
+    if (needed <= most && !isSpent && used + reserved[unit] + needed <= most) return undefined
     const may = `the call may use ${inWords(unit, needed)}`
     if (needed > most) return { kind: "never", why: `${may}, more than ${owner} of ${limitInWords(unit, most)}` }
     const whole = `${owner} of ${limitInWords(unit, most)}`
-    if (spent[unit] + needed > most) {
-      return { kind: "spent", why: `of ${whole}, ${inWords(unit, spent[unit])} are used, and ${may}` }
-    }
-    return spent[unit] + reserved[unit] + needed > most
-      ? { kind: "reserved", why: `attempts under way hold what is left of ${whole}, and ${may}` }
-      : undefined
+    return isSpent
+      ? { kind: "spent", why: `of ${whole}, ${inWords(unit, used)} are used, and ${may}` }
+      : { kind: "reserved", why: `attempts under way hold what is left of ${whole}, and ${may}` }
   }
 
   return {
@@ -84,8 +85,11 @@ export const make = (owner: string, limit: Limit, before: Totals): Account => {
     limit,
     spent: () => spent,
     reserved: () => reserved,
-    obstacle: (amount) =>
-      units.reduce<Obstacle | undefined>((worst, unit) => graver(worst, obstacleIn(unit, amount)), undefined),
+    obstacle: (amount) => {
+      let worst: Obstacle | undefined
+      for (const unit of units) worst = graver(worst, obstacleIn(unit, amount))
+      return worst
+    },
     reserve: (amount) => {
       reserved = plus(reserved, amount, 1)
     },

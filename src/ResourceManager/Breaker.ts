@@ -160,16 +160,17 @@ export const admit = (breaker: Breaker): { readonly breaker: Breaker; readonly p
 
 const count = (slices: ReadonlyArray<Slice>, hasFailed: boolean, at: number): ReadonlyArray<Slice> => {
   const index = Math.floor(at / SLICE_MS)
-  const kept = slices.filter((slice) => slice.index > index - SLICES && slice.index !== index)
-  const current = slices.find((slice) => slice.index === index) ?? { index, successes: 0, failures: 0 }
-  return [
-    ...kept,
-    {
-      index,
-      successes: current.successes + (hasFailed ? 0 : 1),
-      failures: current.failures + (hasFailed ? 1 : 0)
-    }
-  ]
+  const counted: Array<Slice> = []
+  let successes = hasFailed ? 0 : 1
+  let failures = hasFailed ? 1 : 0
+  for (const slice of slices) {
+    if (slice.index === index) {
+      successes += slice.successes
+      failures += slice.failures
+    } else if (slice.index > index - SLICES) counted.push(slice)
+  }
+  counted.push({ index, successes, failures })
+  return counted
 }
 
 const open = (
@@ -217,14 +218,15 @@ export const settle = (
   random: number
 ): Step => {
   if (permit.generation !== breaker.generation) return { breaker }
-  const returned = { ...breaker, probes: Math.max(0, breaker.probes - 1) }
+  const probes = Math.max(0, breaker.probes - 1)
   switch (outcome._tag) {
     case "Ignored":
-      return { breaker: returned }
+      return { breaker: probes === breaker.probes ? breaker : { ...breaker, probes } }
     case "Success": {
       const doublings = Math.max(0, breaker.doublings - 1)
       if (breaker.state !== "half-open") {
-        return { breaker: { ...returned, doublings, consecutiveFailures: 0, slices: count(breaker.slices, false, at) } }
+        const slices = count(breaker.slices, false, at)
+        return { breaker: { ...breaker, probes, doublings, consecutiveFailures: 0, slices } }
       }
       const why = `its probe got an answer: ${percentOf("closed", 0)} % of its capacity may be used`
       const change = { doublings, consecutiveFailures: 0, slices: [], step: 0, stepUntil: at + stepMs(policy) }
@@ -233,7 +235,7 @@ export const settle = (
     case "Failure": {
       const retryAfterMs = Math.min(outcome.retryAfterMs ?? 0, retryAfterMaxMs)
       const slices = count(breaker.slices, true, at)
-      const counted = { ...returned, consecutiveFailures: breaker.consecutiveFailures + 1, slices }
+      const counted = { ...breaker, probes, consecutiveFailures: breaker.consecutiveFailures + 1, slices }
       const why =
         breaker.state === "half-open" ? `its probe failed: ${outcome.why}` : trips(counted, policy, outcome.why)
       if (why !== undefined) return open(counted, policy, retryAfterMs, why, at, random)

@@ -215,6 +215,8 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   let dueAt = NEVER
   /** The last call for each platform that waited for it in vain and comes back, nobody knows when. */
   const missed = new Map<Place, Option>()
+  /** Whether a budget paces lower priorities, or is about to. */
+  let isPaced = false
   /** Bytes that are not a waiting call's. */
   let heldBytes = 0
 
@@ -445,6 +447,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
   const isOpenTo = (ticket: Ticket, option: Option): boolean => WaitingLine.opensAt(ticket, option) <= now.ms
 
   const isClosed = ({ model, slot }: WaitingLine.Option<Place>): boolean => {
+    if (slot.kept.length < LOOKED_AT) return false
     let looked = 0
     for (const { ask } of slot.kept) if (ask.model === model) looked += 1
     return looked >= LOOKED_AT
@@ -663,10 +666,12 @@ export const make = (options: DispatcherOptions): Dispatcher => {
    */
   const tellBacklog = (now: Now): boolean => {
     let isPaceOver = false
+    isPaced = false
     for (const slot of places) {
       if (slot.isShort) slot.shortUntil = now.ms + PACED_MS
       const isWaitedFor = line.waitingFor(slot, "MEDIUM") > 0 || line.waitingFor(slot, "LOW") > 0
       const hasBacklog = isWaitedFor && now.ms < slot.shortUntil
+      isPaced ||= hasBacklog || slot.isShort
       if (hasBacklog === slot.hasBacklog) continue
       slot.hasBacklog = hasBacklog
       slot.budget.setBacklog(hasBacklog)
@@ -703,6 +708,15 @@ export const make = (options: DispatcherOptions): Dispatcher => {
     }
     if (missed.size > 0) tellRoom(now)
   }
+
+  /**
+   * Whether another look changes nothing now that the attempt ages. The latest look left nobody waiting who could start,
+   * and time alone changes that at `dueAt` first. That an attempt ages only says when a limit is free again: it concerns
+   * nobody where nobody waits, or where the platform has no limits. What is told by time, and yet is not in `dueAt`, is
+   * room to those who missed it and the end of a pace: there must be neither.
+   */
+  const isIdleUntilDue = ({ slot, taken }: Held, now: Now): boolean =>
+    now.ms < dueAt && missed.size === 0 && (line.size() === 0 || (!isPaced && !slot.budget.isLimited(taken.grant)))
 
   /** Whether it is the first to end the lease. */
   const end = (held: Held): boolean => {
@@ -786,6 +800,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
       if (held.isSettled || held.hasStarted) return
       held.hasStarted = true
       held.slot.started(held.taken, readings, now)
+      if (readings.length === 0 && isIdleUntilDue(held, now)) return
       if (readings.length > 0) refuseHopeless(now)
       advance(now)
     },

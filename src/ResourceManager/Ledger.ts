@@ -129,6 +129,8 @@ export interface Ledger {
   readonly room: (ask: Ask, until: number, at: number) => number
   /** The largest part of any limit that such an attempt takes, 0 to 1. */
   readonly share: (ask: Ask) => number
+  /** Whether any limit counts it. */
+  readonly isLimited: (reservation: Reservation) => boolean
   /** The first limit in its way. */
   readonly obstacle: (ask: Ask, at: number) => Obstacle | undefined
   /** The response's headers are here, so the provider has counted it: it ages from now on. */
@@ -558,6 +560,8 @@ export const make = (
         (largest, bucket) => Math.max(largest, bucket.window.clamp(cost(bucket, ask)) / bucket.window.capacity()),
         0
       ),
+
+    isLimited: ({ buckets }) => pace !== undefined || buckets.some(({ window }) => Number.isFinite(window.capacity())),
 
     obstacle: (ask, at) => {
       review(at)

@@ -17,6 +17,8 @@ interface Holder {
 export interface Permits {
   /** What is in the way of one more, if anything is; only the end of a running attempt clears it away. */
   readonly obstacle: (model: string, mayUseReserve: boolean) => string | undefined
+  /** Whether nothing is. */
+  readonly fits: (model: string, mayUseReserve: boolean) => boolean
   /** Whether `ask`, were it to start now, would take what `waiting` could take at any time. */
   readonly delays: (ask: Holder, waiting: Holder) => boolean
   /** Whether a HIGH call may start on some model. */
@@ -94,6 +96,8 @@ export const make = (initial: PlatformLimits): Permits => {
     }
   }
 
+  const isKept = (most: number): boolean => most >= RESERVE_FROM && inUse >= most - 1
+
   return {
     delays: (ask, waiting) => {
       const { ofModel, total } = freeFor(waiting)
@@ -108,9 +112,13 @@ export const make = (initial: PlatformLimits): Permits => {
       if ((byModel.get(model) ?? 0) >= mostOfModel) {
         return `all ${mostOfModel} concurrent attempts of its model ${model} are in use`
       }
-      return !mayUseReserve && most >= RESERVE_FROM && inUse >= most - 1
+      return !mayUseReserve && isKept(most)
         ? `the last of ${most} concurrent attempts is kept for HIGH calls`
         : undefined
+    },
+    fits: (model, mayUseReserve) => {
+      const most = max()
+      return inUse < most && (byModel.get(model) ?? 0) < maxOf(model) && (mayUseReserve || !isKept(most))
     },
     isOpen: () => inUse < max(),
     review: (at) => {

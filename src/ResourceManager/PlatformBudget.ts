@@ -53,6 +53,8 @@ export interface Budget {
   readonly quotaFreeAt: (model: string, now: Now) => number
   /** The largest part of any of its limits that such an attempt takes (of its permits, where it has no limits), 0 to 1. */
   readonly share: (ask: Ledger.Ask) => number
+  /** Whether any limit but that of its permits counts what is granted. */
+  readonly isLimited: (grant: Grant) => boolean
   readonly shortage: (ask: Ledger.Ask, now: Now) => Shortage | undefined
   /** The response's headers are here, with the provider's own readings. */
   readonly started: (grant: Grant, readings: ReadonlyArray<LimitReading>, now: Now) => void
@@ -136,16 +138,15 @@ export const makeLocal = (settings: Pick<PlatformSettings, "limits" | "prices">)
     })
   }
 
-  const fits = (ask: Ledger.Ask, now: Now): boolean =>
-    permits.obstacle(ask.model, ask.mayUseReserve) === undefined &&
-    quotas.freeAt(ask.model, now) <= now.ms &&
-    ledger.fits(ask, now.ms)
+  /** Whether nothing but its limits may be in the way. */
+  const isAdmitted = (ask: Ledger.Ask, now: Now): boolean =>
+    permits.fits(ask.model, ask.mayUseReserve) && quotas.freeAt(ask.model, now) <= now.ms
 
   return {
-    fits,
+    fits: (ask, now) => isAdmitted(ask, now) && ledger.fits(ask, now.ms),
     isOpen: (now) => permits.isOpen() && quotas.platformFreeAt(now) <= now.ms && ledger.isOpen(now.ms),
     earliest: (ask, now) =>
-      permits.obstacle(ask.model, ask.mayUseReserve) === undefined
+      permits.fits(ask.model, ask.mayUseReserve)
         ? Math.max(ledger.earliest(ask, now.ms), quotas.freeAt(ask.model, now))
         : Number.POSITIVE_INFINITY,
     opensAt: (now) =>
@@ -155,11 +156,11 @@ export const makeLocal = (settings: Pick<PlatformSettings, "limits" | "prices">)
     notBefore: (ask, now) => Math.max(ledger.notBefore(ask, now.ms), quotas.freeAt(ask.model, now)),
     room: (ask, until, now) => (quotas.freeAt(ask.model, now) > until ? 0 : ledger.room(ask, until, now.ms)),
     quotaFreeAt: quotas.freeAt,
+    isLimited: ({ reservation }) => ledger.isLimited(reservation),
     share: (ask) => ledger.share(ask) || 1 / permits.max(),
 
     tryTake: (ask, now) => {
-      if (!fits(ask, now)) return undefined
-      const reservation = ledger.tryReserve(ask, now.ms)
+      const reservation = isAdmitted(ask, now) ? ledger.tryReserve(ask, now.ms) : undefined
       if (reservation === undefined) return undefined
       permits.take(ask.model, now.ms)
       return { ask, reservation, at: now.ms }
@@ -229,7 +230,7 @@ export const makeLocal = (settings: Pick<PlatformSettings, "limits" | "prices">)
     takeEvents: (now) => {
       permits.review(now.ms)
       ledger.review(now.ms)
-      quotas.exhausted(now)
+      quotas.review(now)
       if (events.length === 0) return events
       const taken = events
       events = []

@@ -66,6 +66,8 @@ export interface Quotas {
   /** The one in the way of the model that resets last. */
   readonly last: (model: string, now: Now) => Exhausted | undefined
   readonly exhausted: (now: Now) => ReadonlyArray<Exhausted>
+  /** Takes in what the passing of time alone has changed. */
+  readonly review: (now: Now) => void
   readonly restore: (saved: ReadonlyArray<Exhausted>, now: Now) => void
 }
 
@@ -115,6 +117,12 @@ export const make = (onEvent: (event: PlatformEventBody) => void): Quotas => {
 
   const restFor = (rest: Rest, ms: number, now: Now): void => {
     rest.until = Math.max(rest.until, now.ms + ms)
+  }
+
+  const relax = (rest: Rest, grantedAt: number): void => {
+    if (grantedAt <= rest.refusedAt) return
+    rest.rateFloorMs = Math.max(rest.rateFloorMs / 2, RATE_FLOOR_MS)
+    rest.windowFloorMs = WINDOW_FLOOR_MS
   }
 
   const latest = (model: string | undefined, now: Now): Exhausted | undefined => {
@@ -167,11 +175,9 @@ export const make = (onEvent: (event: PlatformEventBody) => void): Quotas => {
     },
 
     answered: (model, grantedAt) => {
-      for (const rest of [own, ofModels.get(model)]) {
-        if (rest === undefined || grantedAt <= rest.refusedAt) continue
-        rest.rateFloorMs = Math.max(rest.rateFloorMs / 2, RATE_FLOOR_MS)
-        rest.windowFloorMs = WINDOW_FLOOR_MS
-      }
+      relax(own, grantedAt)
+      const ofModel = ofModels.get(model)
+      if (ofModel !== undefined) relax(ofModel, grantedAt)
     },
 
     exhaust,
@@ -186,6 +192,7 @@ export const make = (onEvent: (event: PlatformEventBody) => void): Quotas => {
     platformFreeAt: (now) => freeAt(undefined, now),
     freeAt,
     last: latest,
+    review: sweep,
     exhausted: (now) => {
       sweep(now)
       return [...named.values()]

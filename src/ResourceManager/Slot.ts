@@ -35,6 +35,7 @@ export interface Taken {
 
 /** A model that the platform served. */
 interface Model {
+  readonly name: string
   breaker: Breaker.Breaker
   inFlight: number
   /** Less than Infinity while its breaker's ramp lasts. */
@@ -62,6 +63,10 @@ const NEVER = Number.POSITIVE_INFINITY
 /** No connection, or one that broke off: that is never the fault of one model. */
 const isOfConnection = ({ reason }: PlatformFailure): boolean => reason === "unreachable" || reason === "network"
 
+const success: Breaker.Outcome = { _tag: "Success" }
+/** Of an attempt that says nothing of this breaker. */
+const ignored: Breaker.Outcome = { _tag: "Ignored" }
+
 /** A platform as the dispatcher knows it: its budget, its breakers, and whether it is in service. */
 export type Slot = ReturnType<typeof make>
 
@@ -75,6 +80,7 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
   const modelsOut = new Map<string, Out>()
   /** The one that was used last is the last. */
   const models = new Map<string, Model>()
+  let newest: Model | undefined
   /** When quotas that are used up reset, epoch ms. */
   let resets: ReadonlyArray<number> = []
   /** Counts changes of what is saved: the latest, the one of the latest save, the one that has reached the disk. */
@@ -121,12 +127,12 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
     model.maxInFlight = isRamping ? Math.max(1, Math.floor((budget.view(now).permits.max * percent) / 100)) : NEVER
   }
 
-  const stepModel = (name: string, model: Model, next: Breaker.Step, now: Now, attempt?: AttemptName): void => {
+  const stepModel = (model: Model, next: Breaker.Step, now: Now, attempt?: AttemptName): void => {
     if (next.breaker !== model.breaker) touch()
     model.breaker = next.breaker
     if (next.transition === undefined) return
     limitModel(model, now)
-    tell(next.transition, name, now, attempt)
+    tell(next.transition, model.name, now, attempt)
   }
 
   // What is in the way
@@ -171,6 +177,7 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
 
   const learn = (name: string): Model | undefined => {
     const known = models.get(name)
+    if (known !== undefined && known === newest) return known
     models.delete(name)
     if (known === undefined && models.size >= MAX_MODELS) {
       const idle = [...models].filter(([, { inFlight }]) => inFlight === 0)
@@ -179,17 +186,21 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
       models.delete(oldest)
     }
     const model = known ?? {
+      name,
       breaker: Breaker.initial,
       inFlight: 0,
       maxInFlight: NEVER,
       failedAt: Number.NEGATIVE_INFINITY
     }
     models.set(name, model)
+    newest = model
     return model
   }
 
   const isFailing = ({ breaker: its, failedAt }: Model, at: number): boolean =>
     its.state === "open" || (its.consecutiveFailures > 0 && at - failedAt < FAILING_MS)
+
+  const failing = (now: Now): number => [...models.values()].filter((each) => isFailing(each, now.ms)).length
 
   /**
    * Whose breakers an attempt's outcome counts for. While only one model is known, the platform's alone. Of several, a
@@ -201,11 +212,10 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
       settlement._tag === "Failed" && settlement.failure._tag === "PlatformFailure" ? settlement.failure : undefined
     const outcome: Breaker.Outcome =
       settlement._tag === "Succeeded"
-        ? { _tag: "Success" }
+        ? success
         : failure === undefined
-          ? { _tag: "Ignored" }
+          ? ignored
           : { _tag: "Failure", why: `${failure.reason}: ${failure.message}`, retryAfterMs: failure.retryAfterMs }
-    const ignored: Breaker.Outcome = { _tag: "Ignored" }
     const isConnection = failure !== undefined && isOfConnection(failure)
     const model = outcome._tag === "Ignored" || isConnection ? models.get(name) : learn(name)
     const areSeveral = models.size > 1
@@ -219,11 +229,10 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
       // it may not have been known when the attempt began
       const permit = taken.modelPermit ?? { generation: 0 }
       const next = Breaker.settle(model.breaker, its, permit, isCounted ? outcome : ignored, now.ms, random)
-      stepModel(name, model, next, now, taken.attempt)
+      stepModel(model, next, now, taken.attempt)
     }
 
-    const failing = [...models.values()].filter((each) => isFailing(each, now.ms)).length
-    const isItsOwn = failure === undefined || !areSeveral || isConnection || failing > 1
+    const isItsOwn = failure === undefined || !areSeveral || isConnection || failing(now) > 1
     const next = Breaker.settle(breaker, policy, taken.permit, isItsOwn ? outcome : ignored, now.ms, random)
     step(next, now, taken.attempt)
   }
@@ -250,9 +259,9 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
         onEvent(id, { type: "platform.back", model }, now)
       }
       while (Breaker.changesAt(breaker) <= now.ms) step(Breaker.tick(breaker, policy, now.ms), now)
-      for (const [name, model] of models) {
+      for (const model of models.values()) {
         while (Breaker.changesAt(model.breaker) <= now.ms) {
-          stepModel(name, model, Breaker.tick(model.breaker, policy, now.ms), now)
+          stepModel(model, Breaker.tick(model.breaker, policy, now.ms), now)
         }
       }
       drain(now)
@@ -264,12 +273,10 @@ export const make = ({ breaker: policy, budget, id, onEvent, onTransition }: Slo
     changesAt: (now: Now): number => {
       let next = Math.min(Breaker.changesAt(breaker), budget.changesAt())
       for (const model of models.values()) next = Math.min(next, Breaker.changesAt(model.breaker))
-      const reset = (until: number | undefined): void => {
+      if (out?.until !== undefined) next = Math.min(next, monotonicOf(out.until, now))
+      for (const { until } of modelsOut.values())
         if (until !== undefined) next = Math.min(next, monotonicOf(until, now))
-      }
-      reset(out?.until)
-      for (const { until } of modelsOut.values()) reset(until)
-      for (const until of resets) reset(until)
+      for (const until of resets) next = Math.min(next, monotonicOf(until, now))
       return next
     },
 

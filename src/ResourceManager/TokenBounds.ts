@@ -30,7 +30,7 @@ const makeSamples = (least: number) => {
   let next = 0
   let largest = 0
   const add = (value: number): void => {
-    const isLargestGone = values[next] === largest
+    const isLargestGone = values[next] === largest && value < largest
     values[next] = value
     next = (next + 1) % SAMPLES
     largest = isLargestGone ? values.reduce((max, each) => Math.max(max, each), 0) : Math.max(largest, value)

@@ -28,12 +28,19 @@ export interface Turns<Place> {
 export const make = <Place>(): Turns<Place> => {
   /** What each place is owed. */
   const rotations = new Map<string, Map<Place, number>>()
+  /** The rotation that was used last. */
+  let latest: string | undefined
 
   const next: Turns<Place>["next"] = (free, rotation) => {
     const owed = rotations.get(rotation)
-    const dueTo = ({ slot, weight }: Contestant<Place>): number => (owed?.get(slot) ?? 0) + weight
     let [chosen] = free
-    for (const contestant of free) if (dueTo(contestant) > dueTo(chosen)) chosen = contestant
+    let most = Number.NEGATIVE_INFINITY
+    for (const contestant of free) {
+      const due = (owed?.get(contestant.slot) ?? 0) + contestant.weight
+      if (due <= most) continue
+      chosen = contestant
+      most = due
+    }
     return chosen
   }
 
@@ -42,11 +49,14 @@ export const make = <Place>(): Turns<Place> => {
     take: (free, rotation) => {
       const chosen = next(free, rotation)
       const owed = rotations.get(rotation) ?? new Map<Place, number>()
-      const total = free.reduce((sum, { weight }) => sum + weight, 0)
+      let total = 0
+      for (const { weight } of free) total += weight
       for (const contestant of free) {
         const { slot, weight } = contestant
         owed.set(slot, (owed.get(slot) ?? 0) + weight - (contestant === chosen ? total : 0))
       }
+      if (rotation === latest) return chosen
+      latest = rotation
       rotations.delete(rotation)
       rotations.set(rotation, owed)
       const [oldest] = rotations.keys()
