@@ -270,14 +270,17 @@ const decodeCompletion: Wire["decodeCompletion"] = (body) =>
   })
 
 const none: Decoded = { deltas: [], progress: false }
+const progress: Decoded = { deltas: [], progress: true }
 
-// Asked of every event: the schema comes in only to say what is wrong with one.
-const eventOf = (value: unknown): Either.Either<Event, WireProblem> =>
+// Asked of every event: the schemas come in only to say what is wrong with one.
+const isEvent = (value: unknown): value is Event =>
   Predicate.hasProperty(value, "type") && Predicate.isString(value.type)
-    ? Either.right({ ...value, type: value.type })
-    : decodeEvent(value)
+const eventOf = (value: unknown): Either.Either<Event, WireProblem> =>
+  isEvent(value) ? Either.right(value) : decodeEvent(value)
 const deltaOf = (event: Event): Either.Either<string, WireProblem> =>
   Predicate.isString(event.delta) ? Either.right(event.delta) : Either.map(decodeDelta(event), ({ delta }) => delta)
+const itemOf = (event: Event): Either.Either<Event, WireProblem> =>
+  isEvent(event.item) ? Either.right(event.item) : Either.map(decodeItem(event), ({ item }) => item)
 
 const textOf = (text: string): Decoded => ({ deltas: text === "" ? [] : [{ _tag: "Text", text }], progress: true })
 
@@ -297,42 +300,44 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
       return [{ _tag: "Finish" as const, finishReason, model: body.model, usage: usageOf(body.usage) }]
     })
 
-  const other = (event: Event, data: string): Either.Either<Decoded, WireProblem> =>
-    Either.gen(function* () {
-      switch (event.type) {
-        case "error":
-          return yield* Either.left(providerError(data))
-        case "response.failed": {
-          const { response } = yield* decodeFinal(event)
-          return yield* Either.left(failedError(response) ?? providerError(data))
-        }
-        case "response.refusal.delta":
-          refusal += yield* deltaOf(event)
-          return { deltas: [], progress: true }
-        case "response.reasoning_text.delta":
-        case "response.reasoning_summary_text.delta":
-        case "response.function_call_arguments.delta":
-          return { deltas: [], progress: true }
-        case "response.output_item.done": {
-          const { item } = yield* decodeItem(event)
-          if (item.type !== "function_call") {
-            return none
-          }
-          toolCalls++
-          return {
-            deltas: [{ _tag: "ToolCall" as const, toolCall: toolCallOf(yield* decodeFunctionCall(item)) }],
-            progress: true
-          }
-        }
-        case "response.completed":
-        case "response.incomplete": {
-          const { response } = yield* decodeFinal(event)
-          return { deltas: yield* final(response), progress: true }
-        }
-        default:
-          return none
-      }
-    })
+  const refused = (delta: string): Decoded => {
+    refusal += delta
+    return progress
+  }
+  const called = (item: typeof FunctionCallItem.Type): Decoded => {
+    toolCalls++
+    return { deltas: [{ _tag: "ToolCall", toolCall: toolCallOf(item) }], progress: true }
+  }
+
+  const read = (event: Event, data: string): Either.Either<Decoded, WireProblem> => {
+    switch (event.type) {
+      case "response.output_text.delta":
+        return Either.map(deltaOf(event), textOf)
+      case "error":
+        return Either.left(providerError(data))
+      case "response.failed":
+        return Either.flatMap(decodeFinal(event), ({ response }) =>
+          Either.left(failedError(response) ?? providerError(data))
+        )
+      case "response.refusal.delta":
+        return Either.map(deltaOf(event), refused)
+      case "response.reasoning_text.delta":
+      case "response.reasoning_summary_text.delta":
+      case "response.function_call_arguments.delta":
+        return Either.right(progress)
+      case "response.output_item.done":
+        return Either.flatMap(itemOf(event), (item) =>
+          item.type === "function_call" ? Either.map(decodeFunctionCall(item), called) : Either.right(none)
+        )
+      case "response.completed":
+      case "response.incomplete":
+        return Either.flatMap(decodeFinal(event), ({ response }) =>
+          Either.map(final(response), (deltas) => ({ deltas, progress: true }))
+        )
+      default:
+        return Either.right(none)
+    }
+  }
 
   return {
     state: () => state,
@@ -341,11 +346,7 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
       const value = parseJson(data, "an event of the stream")
       if (Either.isLeft(value)) return Either.left(value.left)
       if (isErrorValue(value.right)) return Either.left(providerError(data))
-      const event = eventOf(value.right)
-      if (Either.isLeft(event)) return Either.left(event.left)
-      return event.right.type === "response.output_text.delta"
-        ? Either.map(deltaOf(event.right), textOf)
-        : other(event.right, data)
+      return Either.flatMap(eventOf(value.right), (event) => read(event, data))
     },
     end: () =>
       state === "finished"
