@@ -1,13 +1,15 @@
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Undici from "@effect/platform-node/Undici"
-import { Effect, Exit, Layer } from "effect"
+import { Effect, Exit, Layer, Option } from "effect"
 import { Settings } from "../Settings.js"
 import { type Exchange, makeInbox, withExchange } from "./Exchange.js"
 import { makeAlarm } from "./Watchdog.js"
 import type { ResponseHeaders } from "./Wire/RateLimitHeaders.js"
 
-const originOf = (url: string): string | undefined => (URL.canParse(url) ? new URL(url).origin : undefined)
+const parseUrl = Option.liftThrowable((url: string) => new URL(url))
+
+const originOf = (url: string): string | undefined => Option.getOrUndefined(parseUrl(url))?.origin
 
 const headersOf = (given: Record<string, string | ReadonlyArray<string> | undefined>): ResponseHeaders => {
   const headers: Record<string, string | undefined> = {}
@@ -36,8 +38,9 @@ const overUndici =
       const inbox = makeInbox(alarm, () => connection?.resume())
 
       const send = () => {
-        if (!URL.canParse(url)) return inbox.end(Exit.fail({ at: "url", cause: undefined }))
-        const { hash, origin, pathname, search } = new URL(url)
+        const target = parseUrl(url)
+        if (Option.isNone(target)) return inbox.end(Exit.fail({ at: "url", cause: undefined }))
+        const { hash, origin, pathname, search } = target.value
         dispatcher.dispatch(
           {
             method,

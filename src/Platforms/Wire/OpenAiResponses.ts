@@ -15,7 +15,7 @@ import {
   decodeValue,
   encodeJson,
   isErrorValue,
-  JsonObject,
+  type JsonObject,
   jsonInstruction,
   jsonSchemaName,
   malformed,
@@ -30,66 +30,44 @@ import {
 } from "../Wire.js"
 import { authorization, decodeModels, imageUrl, usersImagesOnly } from "./OpenAi.js"
 
-const InputContent = Schema.Union(
-  Schema.Struct({ type: Schema.Literal("input_text", "output_text"), text: Schema.String }),
-  Schema.Struct({ type: Schema.Literal("input_image"), image_url: Schema.String })
-)
+type InputContent =
+  | { readonly type: "input_text" | "output_text"; readonly text: string }
+  | { readonly type: "input_image"; readonly image_url: string }
 
-const InputItem = Schema.Union(
-  Schema.Struct({
-    role: Schema.Literal("user", "assistant", "developer"),
-    content: Schema.Union(Schema.String, Schema.Array(InputContent))
-  }),
-  Schema.Struct({
-    type: Schema.Literal("function_call"),
-    call_id: Schema.String,
-    name: Schema.String,
-    arguments: Schema.String
-  }),
-  Schema.Struct({ type: Schema.Literal("function_call_output"), call_id: Schema.String, output: Schema.String })
-)
-type InputItem = typeof InputItem.Type
+type InputItem =
+  | { readonly role: "user" | "assistant" | "developer"; readonly content: string | ReadonlyArray<InputContent> }
+  | { readonly type: "function_call"; readonly call_id: string; readonly name: string; readonly arguments: string }
+  | { readonly type: "function_call_output"; readonly call_id: string; readonly output: string }
 
-const Request = Schema.Struct({
-  model: Schema.String,
-  input: Schema.Array(InputItem),
-  instructions: Schema.optional(Schema.String),
-  store: Schema.Literal(false),
-  stream: Schema.optional(Schema.Literal(true)),
-  max_output_tokens: Schema.optional(Schema.Int),
-  temperature: Schema.optional(Schema.Number),
-  text: Schema.optional(
-    Schema.Struct({
-      format: Schema.Union(
-        Schema.Struct({ type: Schema.Literal("json_object") }),
-        Schema.Struct({
-          type: Schema.Literal("json_schema"),
-          name: Schema.String,
-          schema: JsonObject,
-          strict: Schema.Boolean
-        })
-      )
-    })
-  ),
-  tools: Schema.optional(
-    Schema.Array(
-      Schema.Struct({
-        type: Schema.Literal("function"),
-        name: Schema.String,
-        description: Schema.optional(Schema.String),
-        parameters: JsonObject,
-        strict: Schema.Boolean
-      })
-    )
-  ),
-  tool_choice: Schema.optional(
-    Schema.Union(
-      Schema.Literal("auto", "none", "required"),
-      Schema.Struct({ type: Schema.Literal("function"), name: Schema.String })
-    )
-  )
-})
-type Request = typeof Request.Type
+interface Request {
+  readonly model: string
+  readonly input: ReadonlyArray<InputItem>
+  readonly instructions: string | undefined
+  readonly store: false
+  readonly stream: true | undefined
+  readonly max_output_tokens: number | undefined
+  readonly temperature: number | undefined
+  readonly text?: {
+    readonly format:
+      | { readonly type: "json_object" }
+      | {
+          readonly type: "json_schema"
+          readonly name: string
+          readonly schema: typeof JsonObject.Type
+          readonly strict: boolean
+        }
+  }
+  readonly tools:
+    | ReadonlyArray<{
+        readonly type: "function"
+        readonly name: string
+        readonly description: string | undefined
+        readonly parameters: typeof JsonObject.Type
+        readonly strict: boolean
+      }>
+    | undefined
+  readonly tool_choice: "auto" | "none" | "required" | { readonly type: "function"; readonly name: string } | undefined
+}
 
 const UsageBody = Schema.Struct({
   input_tokens: TokenCount,
@@ -151,7 +129,7 @@ const items = (turn: Turn): Either.Either<ReadonlyArray<InputItem>, string> => {
   if (typeof content === "string") {
     return Either.right(content === "" && calls.length > 0 ? calls : [{ role, content }, ...calls])
   }
-  const parts: Array<typeof InputContent.Type> = []
+  const parts: Array<InputContent> = []
   for (const part of content) {
     if (part.type === "text") {
       parts.push({ type: role === "user" ? "input_text" : "output_text", text: part.text })
@@ -180,14 +158,12 @@ const format = (call: Call): Pick<Request, "text"> => {
     : { text: { format: { type: "json_schema", name: jsonSchemaName, schema: wanted.schema, strict: false } } }
 }
 
-const encodeRequest = encodeJson(Request)
-
 const encode: Wire["encode"] = ({ call, model, stream }) =>
   Either.flatMap(Either.all(call.messages.map(items)), (turns) => {
     const input = turns.flat()
     const needsWord =
       call.responseFormat?.type === "json" && call.responseFormat.schema === undefined && !speaksOfJson(call)
-    return encodeRequest({
+    return encodeJson({
       model,
       // The word has to stand in `input`; the instructions do not count.
       input: needsWord ? [...input, { role: "developer", content: jsonInstruction }] : input,
@@ -200,9 +176,15 @@ const encode: Wire["encode"] = ({ call, model, stream }) =>
       tools:
         call.tools === undefined || call.tools.length === 0
           ? undefined
-          : call.tools.map((tool) => ({ type: "function" as const, ...tool, strict: false })),
+          : call.tools.map(({ description, name, parameters }) => ({
+              type: "function" as const,
+              name,
+              description,
+              parameters,
+              strict: false
+            })),
       tool_choice: choice(call)
-    })
+    } satisfies Request)
   })
 
 const usageOf = (usage: typeof UsageBody.Type): Usage => ({
