@@ -32,7 +32,7 @@ export interface Incoming {
   readonly head: () => Head | undefined
   /** What has come of the body since the last time. */
   readonly take: () => ReadonlyArray<Uint8Array>
-  /** How the reply ended, once it has; what was not taken of its body is there all the same. */
+  /** How the reply ended, once it has and all that came of its body is taken. */
   readonly ending: () => Exit.Exit<void, Broken> | undefined
   /** Waits until there is more than at the last `take`; false where the instant `at` (monotonic, ms) came first. */
   readonly more: (at?: number) => Effect.Effect<boolean>
@@ -104,7 +104,8 @@ export const makeInbox = (alarm: Alarm, goOn: () => void): Inbox => {
       if (isHeldUp) goOn()
       return taken
     },
-    ending: () => ending,
+    // To take may let more of the body in, and the end with it.
+    ending: () => (pieces.length === 0 ? ending : undefined),
     more: (at) =>
       Effect.suspend(() =>
         isNew
