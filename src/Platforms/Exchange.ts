@@ -3,8 +3,7 @@ import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import { Effect, type Exit, Fiber, Stream } from "effect"
 import { makeOneShot } from "../Domain/OneShot.js"
-import type { Alarm } from "./Watchdog.js"
-import { makeAlarm } from "./Watchdog.js"
+import { type Alarm, makeAlarm } from "./Watchdog.js"
 import type { ResponseHeaders } from "./Wire/RateLimitHeaders.js"
 
 /** One request to a platform. */
