@@ -24,9 +24,14 @@ export const gatherAnswer = (
     let finish: Extract<Delta, { _tag: "Finish" }> | undefined
     let hasToken = false
 
+    const noteFirstToken = Effect.flatMap(monotonicMs, (now) => {
+      MutableRef.set(firstTokenAt, Option.some(now))
+      return Effect.void
+    })
+
     // By chunks: an answer may come in thousands of pieces, and an effect for each would cost more than the answer.
     const take = (deltas: Iterable<Delta>): Effect.Effect<void> => {
-      let onHeaders: Effect.Effect<void> = Effect.void
+      let onHeaders: Effect.Effect<void> | undefined
       const hadToken = hasToken
       for (const delta of deltas) {
         switch (delta._tag) {
@@ -45,14 +50,8 @@ export const gatherAnswer = (
             finish = delta
         }
       }
-      return hasToken && !hadToken
-        ? Effect.zipRight(
-            onHeaders,
-            Effect.map(monotonicMs, (now) => {
-              MutableRef.set(firstTokenAt, Option.some(now))
-            })
-          )
-        : onHeaders
+      if (!hasToken || hadToken) return onHeaders ?? Effect.void
+      return onHeaders === undefined ? noteFirstToken : Effect.zipRight(onHeaders, noteFirstToken)
     }
 
     const takeAndGive = (to: Pick<Relay<unknown>, "give">) => (deltas: Chunk.Chunk<Delta>) =>

@@ -1,22 +1,18 @@
-import * as Headers from "@effect/platform/Headers"
-import * as HttpClient from "@effect/platform/HttpClient"
-import type * as HttpClientError from "@effect/platform/HttpClientError"
-import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
-import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import { Chunk, Clock, Effect, Either, Option, Predicate, Redacted, type Scope, Stream } from "effect"
+import type * as HttpClient from "@effect/platform/HttpClient"
+import { Chunk, Clock, Effect, Either, Predicate, Redacted } from "effect"
 import type { Call, Completion, Delta } from "../Domain/Call.js"
 import { type AttemptFailure, PlatformFailure, RequestFailure } from "../Domain/Failure.js"
 import type { WireFormat } from "../Domain/Platform.js"
-import { monotonicMs } from "../Domain/Time.js"
+import { epochMs, monotonicMs } from "../Domain/Time.js"
 import type { PlatformSettings } from "../Settings.js"
-import { annotateSpan, traced } from "../Telemetry/traced.js"
+import { annotateSpan, isTraced } from "../Telemetry/traced.js"
 import { classify } from "./Classification.js"
 import type { CheckResult, PlatformClient, TakeDeltas } from "./Client.js"
+import { type Broken, exchangeOf, type Head, type Incoming, type Outgoing } from "./Exchange.js"
 import { readQuotas } from "./Quotas.js"
-import { type Brought, makeReply, maxBodyBytes, tooLarge } from "./Reply.js"
+import { makeReply, maxBodyBytes, tooLarge } from "./Reply.js"
 import { scrub } from "./Secrets.js"
 import { streamOf } from "./Stream.js"
-import { type Watch, watched } from "./Watchdog.js"
 import { gemini } from "./Wire/Gemini.js"
 import { openAiChat } from "./Wire/OpenAiChat.js"
 import { openAiResponses } from "./Wire/OpenAiResponses.js"
@@ -76,12 +72,8 @@ export const makeHttpPlatform = (
   const wire = wires[settings.wire]
   const { attemptMs, betweenTokensMs, firstTokenMs } = settings.timeouts
   const { apiKey, id: platform } = settings
-  // A client span of its own would carry the request's headers, and with them Gemini's key.
-  const client = httpClient.pipe(
-    HttpClient.withTracerPropagation(false),
-    HttpClient.withTracerDisabledWhen(() => true),
-    HttpClient.withScope
-  )
+  const exchange = exchangeOf(httpClient)
+  const authorization = wire.authorization(Redacted.value(apiKey))
 
   const failure = (
     model: string | undefined,
@@ -91,27 +83,22 @@ export const makeHttpPlatform = (
     code?: string
   ) => new PlatformFailure({ platform, model, reason, message: scrub(message, apiKey), status, code })
 
-  const networkFailure = (model: string | undefined) => (error: HttpClientError.HttpClientError) => {
-    const code = codeOf(error.cause)
+  const networkFailure = (model: string | undefined, head: Head | undefined, { at, cause }: Broken) => {
+    const code = codeOf(cause)
     const suffix = code === undefined ? "" : ` (${code})`
-    const status = error._tag === "ResponseError" ? error.response.status : undefined
     if (code !== undefined && neverConnected.has(code)) {
-      return failure(model, "unreachable", `no connection could be made${suffix}`, status, code)
+      return failure(model, "unreachable", `no connection could be made${suffix}`, head?.status, code)
     }
     const message =
-      error._tag === "ResponseError"
+      at === "reply"
         ? `the connection broke off during the reply${suffix}`
-        : error.reason === "InvalidUrl"
+        : at === "url"
           ? "the platform's base URL is not a valid URL"
           : `the connection broke off, or could not be made${suffix}`
-    return failure(model, "network", message, status, code)
+    return failure(model, "network", message, head?.status, code)
   }
 
-  const refused = (
-    model: string | undefined,
-    response: HttpClientResponse.HttpClientResponse,
-    body: string
-  ): Effect.Effect<AttemptFailure> =>
+  const refused = (model: string | undefined, { headers, status }: Head, body: string): Effect.Effect<AttemptFailure> =>
     Effect.map(Clock.currentTimeMillis, (nowMs) =>
       classify({
         platform,
@@ -119,30 +106,26 @@ export const makeHttpPlatform = (
         wire: settings.wire,
         baseUrl: settings.baseUrl,
         apiKey,
-        status: response.status,
-        headers: response.headers,
+        status,
+        headers,
         body,
         nowMs
       })
     )
 
-  const problem = (
-    model: string | undefined,
-    response: HttpClientResponse.HttpClientResponse,
-    found: WireProblem
-  ): Effect.Effect<AttemptFailure> => {
+  const problem = (model: string | undefined, head: Head, found: WireProblem): Effect.Effect<AttemptFailure> => {
     switch (found._tag) {
       case "ProviderError":
-        return refused(model, response, found.body)
+        return refused(model, head, found.body)
       case "Malformed":
-        return Effect.succeed(failure(model, "malformed", found.message, response.status))
+        return Effect.succeed(failure(model, "malformed", found.message, head.status))
       case "Policy":
         return Effect.succeed(
           new RequestFailure({
             platform,
             model,
             reason: "policy",
-            status: response.status,
+            status: head.status,
             code: scrub(found.code, apiKey, 100),
             message: scrub(found.message, apiKey)
           })
@@ -150,68 +133,84 @@ export const makeHttpPlatform = (
     }
   }
 
+  /** The head of a reply, and what became of it where none came. */
+  const headOf = (
+    model: string | undefined,
+    incoming: Incoming,
+    wait: Effect.Effect<unknown, AttemptFailure>
+  ): Effect.Effect<Head, AttemptFailure> =>
+    Effect.suspend(() => {
+      const head = incoming.head()
+      if (head !== undefined) return Effect.succeed(head)
+      const ending = incoming.ending()
+      return Effect.zipRight(
+        ending === undefined ? wait : Effect.mapError(ending, (broken) => networkFailure(model, undefined, broken)),
+        headOf(model, incoming, wait)
+      )
+    })
+
   /** At most `maxBytes` of a body as text, and whether there was more. */
-  const readText = (response: HttpClientResponse.HttpClientResponse, maxBytes: number) =>
-    Effect.scoped(
-      Effect.flatMap(Stream.toPull(response.stream), (pull) => {
-        const decoder = new TextDecoder()
-        let text = ""
-        let bytes = 0
-        const add = (pieces: Chunk.Chunk<Uint8Array>): boolean => {
-          for (const piece of pieces) {
-            bytes += piece.length
-            text += decoder.decode(piece, { stream: true })
-          }
-          return bytes <= maxBytes
+  const readText = (incoming: Incoming, maxBytes: number): Effect.Effect<{ text: string; isCut: boolean }, Broken> =>
+    Effect.suspend(() => {
+      const decoder = new TextDecoder()
+      let text = ""
+      let bytes = 0
+      const read: Effect.Effect<{ text: string; isCut: boolean }, Broken> = Effect.suspend(() => {
+        for (const piece of incoming.take()) {
+          bytes += piece.length
+          text += decoder.decode(piece, { stream: true })
         }
-        return Effect.map(pull, add).pipe(
-          Effect.repeat({ while: (goOn) => goOn }),
-          Effect.catchAll(Option.match({ onNone: () => Effect.void, onSome: Effect.fail })),
-          Effect.map(() => ({ text: text + decoder.decode(), isCut: bytes > maxBytes }))
-        )
+        if (bytes > maxBytes) return Effect.succeed({ text, isCut: true })
+        const ending = incoming.ending()
+        return ending === undefined
+          ? Effect.zipRight(incoming.more(), read)
+          : Effect.map(ending, () => ({ text: text + decoder.decode(), isCut: false }))
       })
-    )
+      return read
+    })
 
   /** The body of an error: whatever of it comes in time. The status alone is enough to classify it. */
-  const readError = (response: HttpClientResponse.HttpClientResponse) =>
-    readText(response, maxErrorBytes).pipe(
+  const readError = (incoming: Incoming) =>
+    readText(incoming, maxErrorBytes).pipe(
       Effect.map(({ text }) => text),
       Effect.timeoutTo({ duration: errorBodyMs, onSuccess: (text) => text, onTimeout: () => "" }),
       Effect.orElseSucceed(() => "")
     )
 
-  const send = (
+  const isGood = ({ status }: Head): boolean => status >= 200 && status < 300
+
+  const refusal = (model: string | undefined, incoming: Incoming, head: Head): Effect.Effect<never, AttemptFailure> =>
+    Effect.flatMap(readError(incoming), (body) => Effect.flip(refused(model, head, body)))
+
+  /** The whole body of a good reply, as `decode` reads it. */
+  const exchanged = <A>(
     model: string | undefined,
-    request: HttpClientRequest.HttpClientRequest
-  ): Effect.Effect<HttpClientResponse.HttpClientResponse, AttemptFailure, Scope.Scope> =>
-    client.execute(request).pipe(
-      Effect.mapError(networkFailure(model)),
-      Effect.flatMap((response) =>
-        response.status >= 200 && response.status < 300
-          ? Effect.succeed(response)
-          : Effect.flatMap(readError(response), (body) => Effect.flip(refused(model, response, body)))
-      )
+    outgoing: Outgoing,
+    decode: (body: string, nowMs: number) => Either.Either<A, WireProblem>
+  ): Effect.Effect<A, AttemptFailure> =>
+    exchange(outgoing, (incoming) =>
+      Effect.gen(function* () {
+        const head = yield* headOf(model, incoming, incoming.more())
+        if (!isGood(head)) return yield* refusal(model, incoming, head)
+        const { isCut, text } = yield* Effect.mapError(readText(incoming, maxBodyBytes), (broken) =>
+          networkFailure(model, head, broken)
+        )
+        const decoded = isCut ? Either.left(tooLarge) : decode(text, yield* epochMs)
+        return yield* Either.isRight(decoded)
+          ? Effect.succeed(decoded.right)
+          : Effect.flip(problem(model, head, decoded.left))
+      })
     )
 
-  const authorized = (request: HttpClientRequest.HttpClientRequest) =>
-    HttpClientRequest.setHeaders(request, wire.authorization(Redacted.value(apiKey)))
-
-  const post = (
-    path: string,
-    model: string,
-    call: Call,
-    stream: boolean
-  ): Effect.Effect<HttpClientRequest.HttpClientRequest, RequestFailure> =>
-    Either.match(wire.encode({ model, call, stream, baseUrl: settings.baseUrl }), {
-      onLeft: (message) => Effect.fail(new RequestFailure({ platform, model, reason: "invalid", message })),
-      onRight: (body) =>
-        Effect.succeed(
-          authorized(
-            HttpClientRequest.post(`${settings.baseUrl}${path}`, {
-              headers: { accept: stream ? "text/event-stream" : "application/json" }
-            }).pipe(HttpClientRequest.bodyText(body, "application/json"))
-          )
-        )
+  const post = (path: string, model: string, call: Call, stream: boolean): Either.Either<Outgoing, RequestFailure> =>
+    Either.mapBoth(wire.encode({ model, call, stream, baseUrl: settings.baseUrl }), {
+      onLeft: (message) => new RequestFailure({ platform, model, reason: "invalid", message }),
+      onRight: (body) => ({
+        method: "POST",
+        url: `${settings.baseUrl}${path}`,
+        headers: { accept: stream ? "text/event-stream" : "application/json", ...authorization },
+        body
+      })
     })
 
   const overall = (model: string | undefined, ms: number, what: string) =>
@@ -234,57 +233,32 @@ export const makeHttpPlatform = (
   })
 
   const get = <A>(url: string, decode: (body: string, nowMs: number) => Either.Either<A, WireProblem>) =>
-    send(undefined, authorized(HttpClientRequest.get(url, { headers: { accept: "application/json" } }))).pipe(
-      Effect.flatMap((response) =>
-        readText(response, maxBodyBytes).pipe(
-          Effect.mapError(networkFailure(undefined)),
-          Effect.zip(Clock.currentTimeMillis),
-          Effect.flatMap(([{ isCut, text }, nowMs]) => {
-            const value = parseJson(text, "the reply")
-            const isError = Either.isRight(value) && isErrorValue(value.right)
-            const decoded = isCut
-              ? Either.left(tooLarge)
-              : isError
-                ? Either.left(providerError(text))
-                : decode(text, nowMs)
-            return Either.match(decoded, {
-              onLeft: (found) => Effect.flip(problem(undefined, response, found)),
-              onRight: (result) => Effect.succeed(result)
-            })
-          })
-        )
-      ),
-      Effect.scoped,
-      overall(undefined, checkTimeoutMs, "the check")
-    )
+    exchanged(
+      undefined,
+      { method: "GET", url, headers: { accept: "application/json", ...authorization } },
+      (body, nowMs) => {
+        const value = parseJson(body, "the reply")
+        return Either.isRight(value) && isErrorValue(value.right)
+          ? Either.left(providerError(body))
+          : decode(body, nowMs)
+      }
+    ).pipe(overall(undefined, checkTimeoutMs, "the check"))
 
   const complete = (model: string, call: Call): Effect.Effect<Completion, AttemptFailure> =>
-    post(wire.completePath(model), model, call, false).pipe(
-      Effect.flatMap((request) => send(model, request)),
-      Effect.flatMap((response) =>
-        readText(response, maxBodyBytes).pipe(
-          Effect.mapError(networkFailure(model)),
-          Effect.flatMap(({ isCut, text }) =>
-            Either.match(isCut ? Either.left(tooLarge) : wire.decodeCompletion(text, model), {
-              onLeft: (found) => Effect.flip(problem(model, response, found)),
-              onRight: (completion) => Effect.succeed(completion)
-            })
-          )
-        )
-      ),
-      Effect.scoped,
+    Effect.suspend(() => post(wire.completePath(model), model, call, false)).pipe(
+      Effect.flatMap((outgoing) => exchanged(model, outgoing, (body) => wire.decodeCompletion(body, model))),
       overall(model, attemptMs, "the attempt"),
       Effect.tap((completion) => Effect.annotateCurrentSpan(finishAttributes(completion))),
       Effect.withSpan("Platforms.complete", { attributes: attributes("chat", model), captureStackTrace: false })
     )
 
   /** A reply to a streaming request that is no stream: an error object, or something else altogether. */
-  const notAStream = (model: string, response: HttpClientResponse.HttpClientResponse, type: string) =>
-    Effect.flatMap(readError(response), (body) => {
+  const notAStream = (model: string, incoming: Incoming, head: Head, type: string) =>
+    Effect.flatMap(readError(incoming), (body) => {
       const value = parseJson(body, "the reply")
       return Either.isRight(value) && isErrorValue(value.right)
-        ? Effect.flip(refused(model, response, body))
-        : Effect.fail(failure(model, "malformed", `the reply is no event stream but ${type}`, response.status))
+        ? Effect.flip(refused(model, head, body))
+        : Effect.fail(failure(model, "malformed", `the reply is no event stream but ${type}`, head.status))
     })
 
   /** Until when the next piece is waited for, and what it means when it does not come. Monotonic, ms. */
@@ -314,79 +288,90 @@ export const makeHttpPlatform = (
   }
 
   /**
-   * Reads the answer of one response to its end. All of it is one effect in one fiber: the layers of a stream made of
-   * streams would cost more than all else that is done for an answer.
+   * Reads the answer of one reply to its end. All of it is one effect in one fiber, which wakes up once for all that has
+   * come: the layers of a stream made of streams would cost more than all else that is done for an answer.
    */
-  const read = (
-    model: string,
-    response: HttpClientResponse.HttpClientResponse,
-    startedAt: number,
-    watch: Watch<void, AttemptFailure>,
-    take: TakeDeltas
-  ): Effect.Effect<void, AttemptFailure, Scope.Scope> =>
-    Effect.gen(function* () {
-      const reply = makeReply(wire.makeStreamDecoder(model))
-      const pull = yield* Stream.toPull(response.stream)
-      const toFailure = networkFailure(model)
-      // The answer is here: not even a broken connection can take it back.
-      const next = Effect.catchAll(pull, (end) =>
-        Option.isSome(end) && !reply.isWhole() ? Effect.fail(toFailure(end.value)) : Effect.succeed(undefined)
-      )
-      const handOut = ({ deltas, problem: found }: Brought): Effect.Effect<void, AttemptFailure> => {
-        const given = deltas.length === 0 ? Effect.void : take(Chunk.unsafeFromArray(deltas))
-        return found === undefined
-          ? given
-          : Effect.zipRight(given, Effect.flatMap(problem(model, response, found), Effect.fail))
-      }
-      /** Only the time spent waiting counts as silence: a slow reader is not the platform's fault. */
-      let silentMs: number | undefined
-      let wholeAt: number | undefined
+  const readAnswer = Effect.fnUntraced(function* (model: string, incoming: Incoming, take: TakeDeltas) {
+    const startedAt = yield* monotonicMs
+    const untilMs = Math.min(firstTokenMs, attemptMs)
+    const tooLate = () => failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`)
+    const inTime = Effect.flatMap(incoming.more(startedAt + untilMs), (came) =>
+      came ? Effect.void : Effect.fail(tooLate())
+    )
+    const head = yield* headOf(model, incoming, inTime)
+    if (!isGood(head)) {
+      const leftMs = Math.max(0, startedAt + untilMs - (yield* monotonicMs))
+      return yield* Effect.timeoutFail(refusal(model, incoming, head), { duration: leftMs, onTimeout: tooLate })
+    }
+    const type = head.headers["content-type"] ?? ""
+    if (/json|html/i.test(type)) return yield* notAStream(model, incoming, head, type)
 
-      for (;;) {
-        const now = yield* monotonicMs
-        if (reply.isWhole()) {
-          wholeAt ??= now
-          yield* watch.until(wholeAt + drainMs, () => handOut(reply.end()))
-        } else {
-          const { at, message, reason } = patience({ startedAt, now, silentMs })
-          yield* watch.until(at, () => Effect.fail(failure(model, reason, message, response.status)))
-        }
-        const bytes = yield* next
-        watch.rest()
-        if (bytes === undefined) return yield* handOut(reply.end())
-        const brought = reply.push(bytes)
-        if (brought.progress) silentMs = 0
-        else if (silentMs !== undefined) silentMs += (yield* monotonicMs) - now
-        yield* handOut(brought)
+    const reply = makeReply(wire.makeStreamDecoder(model))
+    const handOut = (deltas: ReadonlyArray<Delta>, found: WireProblem | undefined) => {
+      const given = deltas.length === 0 ? Effect.void : take(Chunk.unsafeFromArray(deltas))
+      return found === undefined
+        ? given
+        : Effect.zipRight(given, Effect.flatMap(problem(model, head, found), Effect.fail))
+    }
+    let start: ReadonlyArray<Delta> = [{ _tag: "Start", limits: readLimits(head.headers, yield* epochMs) }]
+    /** Only the time spent waiting counts as silence: a slow reader is not the platform's fault. */
+    let silentMs: number | undefined
+    let waitedMs = 0
+    let wholeAt: number | undefined
+
+    for (;;) {
+      const brought = reply.push(incoming.take())
+      const ending = incoming.ending()
+      if (brought.progress) silentMs = 0
+      else if (silentMs !== undefined) silentMs += waitedMs
+      yield* handOut(start.length === 0 ? brought.deltas : [...start, ...brought.deltas], brought.problem)
+      start = []
+
+      const isWhole = reply.isWhole()
+      // Once the answer is here, not even a broken connection can take it back.
+      if (ending !== undefined && !isWhole) {
+        yield* Effect.mapError(ending, (broken) => networkFailure(model, head, broken))
       }
-    })
+      const now = yield* monotonicMs
+      if (isWhole) wholeAt ??= now
+      const late = patience({ startedAt, now, silentMs })
+      const isOver =
+        ending !== undefined || !(yield* incoming.more(wholeAt === undefined ? late.at : wholeAt + drainMs))
+      if (isOver) {
+        if (ending === undefined && wholeAt === undefined) {
+          return yield* Effect.fail(failure(model, late.reason, late.message, head.status))
+        }
+        const last = reply.end()
+        return yield* handOut(last.deltas, last.problem)
+      }
+      waitedMs = (yield* monotonicMs) - now
+    }
+  })
 
   const streamTo = (model: string, call: Call, take: TakeDeltas): Effect.Effect<void, AttemptFailure> =>
-    watched<void, AttemptFailure, never>((watch) =>
-      Effect.gen(function* () {
-        const startedAt = yield* monotonicMs
-        const request = yield* post(wire.streamPath(model), model, call, true)
-        const untilMs = Math.min(firstTokenMs, attemptMs)
-        yield* watch.until(startedAt + untilMs, () =>
-          Effect.fail(failure(model, "timeout", `the beginning of the answer took longer than ${untilMs} ms`))
-        )
-        const response = yield* send(model, request)
-        watch.rest()
-        const { headers } = response
-        const type = Option.getOrElse(Headers.get(headers, "content-type"), () => "")
-        if (/json|html/i.test(type)) return yield* notAStream(model, response, type)
-        const limits = readLimits(headers, yield* Clock.currentTimeMillis)
-        yield* take(Chunk.of<Delta>({ _tag: "Start", limits }))
-        yield* read(model, response, startedAt, watch, take)
-      }).pipe(Effect.scoped)
-    )
+    Effect.suspend(() => {
+      const outgoing = post(wire.streamPath(model), model, call, true)
+      return Either.isLeft(outgoing)
+        ? Effect.fail(outgoing.left)
+        : exchange(outgoing.right, (incoming) => readAnswer(model, incoming, take))
+    })
 
-  /** Says in its span what the answer was. */
+  /** Says in its span, where anybody sees that, what the answer was. */
   const tracedStreamTo = (model: string, call: Call, take: TakeDeltas): Effect.Effect<void, AttemptFailure> =>
-    streamTo(model, call, (deltas) => {
-      const last = Chunk.unsafeLast(deltas)
-      return last._tag === "Finish" ? Effect.zipRight(annotateSpan(finishAttributes(last)), take(deltas)) : take(deltas)
-    }).pipe(traced("Platforms.stream", { attributes: attributes("chat", model) }))
+    Effect.withFiberRuntime((fiber) =>
+      isTraced(fiber)
+        ? Effect.withSpan(
+            streamTo(model, call, (deltas) => {
+              const last = Chunk.unsafeLast(deltas)
+              return last._tag === "Finish"
+                ? Effect.zipRight(annotateSpan(finishAttributes(last)), take(deltas))
+                : take(deltas)
+            }),
+            "Platforms.stream",
+            { attributes: attributes("chat", model), captureStackTrace: false }
+          )
+        : streamTo(model, call, take)
+    )
 
   const listModels = get(`${settings.baseUrl}${wire.modelsPath}`, wire.decodeModels).pipe(
     Effect.withSpan("Platforms.listModels", { attributes: { "gen_ai.provider.name": platform } })

@@ -55,14 +55,23 @@ export const makeSseParser = (maxLength: number): SseParser => {
       afterCarriageReturn = false
       start = text.startsWith("\n") ? 1 : 0
     }
-    const lineEnd = /\r\n|\r|\n/g
-    lineEnd.lastIndex = start
-    for (let found = lineEnd.exec(text); found !== null; found = lineEnd.exec(text)) {
-      pending.push(text.slice(start, found.index))
-      line(pending.join(""))
-      pending = []
-      pendingLength = 0
-      start = lineEnd.lastIndex
+    // Each kind of line end is looked for on its own: nearly all bodies have one, and the other then costs one look.
+    let lineFeed = text.indexOf("\n", start)
+    let carriageReturn = text.indexOf("\r", start)
+    while (lineFeed !== -1 || carriageReturn !== -1) {
+      const isLineFeed = carriageReturn === -1 || (lineFeed !== -1 && lineFeed < carriageReturn)
+      const end = isLineFeed ? lineFeed : carriageReturn
+      const piece = text.slice(start, end)
+      if (pending.length === 0) {
+        line(piece)
+      } else {
+        line(pending.join("") + piece)
+        pending = []
+        pendingLength = 0
+      }
+      start = !isLineFeed && lineFeed === end + 1 ? end + 2 : end + 1
+      if (lineFeed !== -1 && lineFeed < start) lineFeed = text.indexOf("\n", start)
+      if (carriageReturn !== -1 && carriageReturn < start) carriageReturn = text.indexOf("\r", start)
     }
     if (text.endsWith("\r")) {
       afterCarriageReturn = true

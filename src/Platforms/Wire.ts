@@ -111,12 +111,12 @@ export const isErrorValue = (value: unknown): boolean =>
     ? value.some(holdsError)
     : holdsError(value) || (Predicate.hasProperty(value, "message") && flatError(value))
 
-/** Encodes a request's body as JSON text. Fails only where the caller's own JSON Schemas hold what JSON cannot. */
-export const encodeJson = <A, I>(schema: Schema.Schema<A, I>) => {
-  const encode = Schema.encodeEither(Schema.parseJson(schema))
-  return (request: A): Either.Either<string, string> =>
-    Either.mapLeft(encode(request), () => "the call cannot be written as JSON")
-}
+/**
+ * A request's body as JSON text. It is made here and typed, so that it needs no schema; it fails only where the caller's own
+ * JSON Schemas hold what JSON cannot.
+ */
+export const encodeJson = (request: object): Either.Either<string, string> =>
+  Either.try({ try: () => JSON.stringify(request), catch: () => "the call cannot be written as JSON" })
 
 /**
  * Whether some text of the call speaks of JSON. OpenAI and DashScope answer 400 to a plain JSON response format

@@ -564,6 +564,79 @@ describe("over real HTTP", () => {
     })
   )
 
+  it.scopedLive("what comes before a reply is none, and a redirect is one", () =>
+    Effect.gen(function* () {
+      let requests = 0
+      const { url } = yield* serve((request, response) => {
+        requests++
+        request.resume()
+        response.writeEarlyHints({ link: "</style.css>; rel=preload" }, () => {
+          if (request.url === "/moved/chat/completions") {
+            response.writeHead(307, { location: `${url}/chat/completions` }).end()
+          } else {
+            response.writeHead(429, { "retry-after": "7", "set-cookie": ["a=1", "b=2"] })
+            response.end(JSON.stringify({ error: { message: "slow down", code: "rate_limit_exceeded" } }))
+          }
+        })
+      })
+      const client = yield* clientAt("qwen", url)
+      for (const attempt of [client.complete("m", call), Stream.runDrain(client.stream("m", call))]) {
+        const failure = yield* Effect.flip<unknown, AttemptFailure, never>(attempt)
+        assert.strictEqual(failure._tag, "QuotaFailure")
+        assert.propertyVal(failure, "retryAfterMs", 7_000)
+        assert.include(failure.message, "slow down")
+      }
+      const moved = yield* clientAt("qwen", `${url}/moved`)
+      assert.propertyVal(yield* Effect.flip(Stream.runDrain(moved.stream("m", call))), "status", 307)
+      assert.strictEqual(requests, 3)
+    })
+  )
+
+  it.scopedLive("a long answer waits for a slow reader, and none of it is lost", () =>
+    Effect.gen(function* () {
+      const piece = "x".repeat(50_000)
+      const { url } = yield* serve((request, response) => {
+        request.resume()
+        response.writeHead(200, eventStream)
+        for (let sent = 0; sent < 100; sent++) response.write(sse(chatChunk({ content: piece })))
+        response.end(sse(...chat))
+      })
+      const client = yield* clientAt("qwen", url)
+      let length = 0
+      yield* client.stream("m", call).pipe(
+        Stream.runForEach((delta) => {
+          length += delta._tag === "Text" ? delta.text.length : 0
+          return settle
+        })
+      )
+      assert.isAtLeast(length, 100 * piece.length)
+    })
+  )
+
+  it.scopedLive("an answer that breaks its format closes the socket", () =>
+    Effect.gen(function* () {
+      const closed = yield* Deferred.make<void>()
+      const { url } = yield* serve((request, response) => {
+        request.resume()
+        request.socket.on("close", () => Deferred.unsafeDone(closed, Effect.void))
+        response.writeHead(200, eventStream)
+        response.write(sse("{"))
+      })
+      const client = yield* clientAt("qwen", url)
+      assert.propertyVal(yield* Effect.flip(Stream.runDrain(client.stream("m", call))), "reason", "malformed")
+      yield* Effect.timeout(Deferred.await(closed), "5 seconds")
+    })
+  )
+
+  it.scopedLive("a base URL that is none", () =>
+    Effect.gen(function* () {
+      const client = yield* clientAt("codex", "nowhere")
+      const failure = yield* Effect.flip(client.complete("m", call))
+      assert.propertyVal(failure, "reason", "network")
+      assert.include(failure.message, "base URL")
+    })
+  )
+
   it.scopedLive("connecting is bounded by itself", () =>
     Effect.gen(function* () {
       // Takes the connection and never answers the TLS greeting.

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Option, Ref, TestClock } from "effect"
+import { Chunk, Deferred, Effect, Exit, Fiber, Option, Ref, TestClock } from "effect"
 import { watched } from "../../src/Platforms/Watchdog.js"
 
 describe("watched work", () => {
@@ -15,6 +15,23 @@ describe("watched work", () => {
       assert.strictEqual(yield* done(Effect.succeed(1)), 1)
       assert.strictEqual(yield* Effect.flip(done(Effect.fail("no"))), "no")
       assert.isTrue(Exit.isFailure(yield* Effect.exit(done(Effect.die("broken")))))
+    })
+  )
+
+  it.effect("has no timer before it waits", () =>
+    Effect.gen(function* () {
+      const isFree = Effect.map(TestClock.sleeps(), Chunk.isEmpty)
+      const go = yield* Deferred.make<void>()
+      const work = (wait: Effect.Effect<void>) =>
+        watched<boolean, string, never>((watch) =>
+          watch.until(10, () => Effect.fail("late")).pipe(Effect.zipRight(isFree), Effect.zipLeft(wait))
+        )
+      assert.isTrue(yield* work(Effect.void))
+      const waiting = yield* Effect.fork(work(Deferred.await(go)))
+      yield* Effect.yieldNow()
+      assert.isFalse(yield* isFree)
+      yield* Deferred.succeed(go, undefined)
+      assert.isTrue(yield* Fiber.join(waiting))
     })
   )
 

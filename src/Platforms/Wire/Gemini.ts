@@ -27,52 +27,44 @@ import {
   type WireProblem
 } from "../Wire.js"
 
-const RequestPart = Schema.Union(
-  Schema.Struct({ text: Schema.String }),
-  Schema.Struct({ inlineData: Schema.Struct({ mimeType: Schema.String, data: Schema.String }) }),
-  Schema.Struct({ fileData: Schema.Struct({ mimeType: Schema.optional(Schema.String), fileUri: Schema.String }) }),
-  Schema.Struct({
-    functionCall: Schema.Struct({ name: Schema.String, args: JsonObject }),
-    thoughtSignature: Schema.optional(Schema.String)
-  }),
-  Schema.Struct({ functionResponse: Schema.Struct({ name: Schema.String, response: JsonObject }) })
-)
-type RequestPart = typeof RequestPart.Type
+type JsonValues = typeof JsonObject.Type
 
-const Request = Schema.Struct({
-  contents: Schema.Array(Schema.Struct({ role: Schema.Literal("user", "model"), parts: Schema.Array(RequestPart) })),
-  systemInstruction: Schema.optional(Schema.Struct({ parts: Schema.Array(Schema.Struct({ text: Schema.String })) })),
-  tools: Schema.optional(
-    Schema.Array(
-      Schema.Struct({
-        functionDeclarations: Schema.Array(
-          Schema.Struct({
-            name: Schema.String,
-            description: Schema.optional(Schema.String),
-            parametersJsonSchema: JsonObject
-          })
-        )
-      })
-    )
-  ),
-  toolConfig: Schema.optional(
-    Schema.Struct({
-      functionCallingConfig: Schema.Struct({
-        mode: Schema.Literal("AUTO", "ANY", "NONE"),
-        allowedFunctionNames: Schema.optional(Schema.Array(Schema.String))
-      })
-    })
-  ),
-  generationConfig: Schema.optional(
-    Schema.Struct({
-      maxOutputTokens: Schema.optional(Schema.Int),
-      temperature: Schema.optional(Schema.Number),
-      responseMimeType: Schema.optional(Schema.Literal("application/json")),
-      responseJsonSchema: Schema.optional(JsonObject)
-    })
-  )
-})
-type Request = typeof Request.Type
+type RequestPart =
+  | { readonly text: string }
+  | { readonly inlineData: { readonly mimeType: string; readonly data: string } }
+  | { readonly fileData: { readonly mimeType: string | undefined; readonly fileUri: string } }
+  | { readonly functionCall: { readonly name: string; readonly args: JsonValues }; readonly thoughtSignature?: string }
+  | { readonly functionResponse: { readonly name: string; readonly response: JsonValues } }
+
+interface Request {
+  readonly contents: ReadonlyArray<{ readonly role: "user" | "model"; readonly parts: ReadonlyArray<RequestPart> }>
+  readonly systemInstruction: { readonly parts: ReadonlyArray<{ readonly text: string }> } | undefined
+  readonly tools:
+    | ReadonlyArray<{
+        readonly functionDeclarations: ReadonlyArray<{
+          readonly name: string
+          readonly description: string | undefined
+          readonly parametersJsonSchema: JsonValues
+        }>
+      }>
+    | undefined
+  readonly toolConfig:
+    | {
+        readonly functionCallingConfig: {
+          readonly mode: "AUTO" | "ANY" | "NONE"
+          readonly allowedFunctionNames?: ReadonlyArray<string>
+        }
+      }
+    | undefined
+  readonly generationConfig:
+    | {
+        readonly maxOutputTokens: number | undefined
+        readonly temperature: number | undefined
+        readonly responseMimeType: "application/json" | undefined
+        readonly responseJsonSchema: JsonValues | undefined
+      }
+    | undefined
+}
 
 const UsageBody = Schema.Struct({
   promptTokenCount: TokenCount,
@@ -194,10 +186,8 @@ const config = (call: Call): Request["generationConfig"] => {
       }
 }
 
-const encodeRequest = encodeJson(Request)
-
 const encode: Wire["encode"] = ({ call }) =>
-  encodeRequest({
+  encodeJson({
     contents: contentsOf(call.messages),
     systemInstruction: call.system === undefined ? undefined : { parts: [{ text: call.system }] },
     tools:
@@ -214,7 +204,7 @@ const encode: Wire["encode"] = ({ call }) =>
           ],
     toolConfig: choice(call),
     generationConfig: config(call)
-  })
+  } satisfies Request)
 
 const usageOf = (usage: typeof UsageBody.Type): Usage => {
   const thoughts = usage.thoughtsTokenCount ?? 0

@@ -14,7 +14,7 @@ import {
   decodeValue,
   encodeJson,
   isErrorValue,
-  JsonObject,
+  type JsonObject,
   jsonInstruction,
   jsonSchemaName,
   malformed,
@@ -29,63 +29,56 @@ import {
 } from "../Wire.js"
 import { authorization, decodeModels, imageUrl, usersImagesOnly } from "./OpenAi.js"
 
-const ContentPart = Schema.Union(
-  Schema.Struct({ type: Schema.Literal("text"), text: Schema.String }),
-  Schema.Struct({ type: Schema.Literal("image_url"), image_url: Schema.Struct({ url: Schema.String }) })
-)
+type ContentPart =
+  | { readonly type: "text"; readonly text: string }
+  | { readonly type: "image_url"; readonly image_url: { readonly url: string } }
 
-const RequestMessage = Schema.Struct({
-  role: Schema.Literal("system", "user", "assistant", "tool"),
-  content: Schema.NullOr(Schema.Union(Schema.String, Schema.Array(ContentPart))),
-  tool_calls: Schema.optional(
-    Schema.Array(
-      Schema.Struct({
-        id: Schema.String,
-        type: Schema.Literal("function"),
-        function: Schema.Struct({ name: Schema.String, arguments: Schema.String })
-      })
-    )
-  ),
-  tool_call_id: Schema.optional(Schema.String)
-})
+interface RequestMessage {
+  readonly role: "system" | "user" | "assistant" | "tool"
+  readonly content: string | ReadonlyArray<ContentPart> | null
+  readonly tool_calls?: ReadonlyArray<{
+    readonly id: string
+    readonly type: "function"
+    readonly function: { readonly name: string; readonly arguments: string }
+  }>
+  readonly tool_call_id?: string
+}
 
-const Request = Schema.Struct({
-  model: Schema.String,
-  messages: Schema.Array(RequestMessage),
-  stream: Schema.optional(Schema.Literal(true)),
-  stream_options: Schema.optional(Schema.Struct({ include_usage: Schema.Literal(true) })),
-  max_tokens: Schema.optional(Schema.Int),
-  max_completion_tokens: Schema.optional(Schema.Int),
-  temperature: Schema.optional(Schema.Number),
-  response_format: Schema.optional(
-    Schema.Union(
-      Schema.Struct({ type: Schema.Literal("json_object") }),
-      Schema.Struct({
-        type: Schema.Literal("json_schema"),
-        json_schema: Schema.Struct({ name: Schema.String, schema: JsonObject, strict: Schema.Boolean })
-      })
-    )
-  ),
-  tools: Schema.optional(
-    Schema.Array(
-      Schema.Struct({
-        type: Schema.Literal("function"),
-        function: Schema.Struct({
-          name: Schema.String,
-          description: Schema.optional(Schema.String),
-          parameters: JsonObject
-        })
-      })
-    )
-  ),
-  tool_choice: Schema.optional(
-    Schema.Union(
-      Schema.Literal("auto", "none", "required"),
-      Schema.Struct({ type: Schema.Literal("function"), function: Schema.Struct({ name: Schema.String }) })
-    )
-  )
-})
-type Request = typeof Request.Type
+interface Request {
+  readonly model: string
+  readonly messages: ReadonlyArray<RequestMessage>
+  readonly stream: true | undefined
+  readonly stream_options: { readonly include_usage: true } | undefined
+  readonly max_tokens?: number | undefined
+  readonly max_completion_tokens?: number | undefined
+  readonly temperature: number | undefined
+  readonly response_format?:
+    | { readonly type: "json_object" }
+    | {
+        readonly type: "json_schema"
+        readonly json_schema: {
+          readonly name: string
+          readonly schema: typeof JsonObject.Type
+          readonly strict: boolean
+        }
+      }
+  readonly tools:
+    | ReadonlyArray<{
+        readonly type: "function"
+        readonly function: {
+          readonly name: string
+          readonly description: string | undefined
+          readonly parameters: typeof JsonObject.Type
+        }
+      }>
+    | undefined
+  readonly tool_choice:
+    | "auto"
+    | "none"
+    | "required"
+    | { readonly type: "function"; readonly function: { readonly name: string } }
+    | undefined
+}
 
 const UsageBody = Schema.Struct({
   prompt_tokens: TokenCount,
@@ -145,7 +138,7 @@ const ChunkBody = Schema.Struct({
 })
 const decodeChunk = decodeValue(ChunkBody, "an event of the stream")
 
-const message = (turn: Turn): Either.Either<Request["messages"][number], string> => {
+const message = (turn: Turn): Either.Either<RequestMessage, string> => {
   if (turn.role === "tool") {
     return Either.right({ role: "tool", content: turn.content, tool_call_id: turn.toolCallId })
   }
@@ -164,10 +157,10 @@ const message = (turn: Turn): Either.Either<Request["messages"][number], string>
   if (typeof content === "string") {
     return Either.right({ role, content: content === "" && calls.length > 0 ? null : content, ...called })
   }
-  const parts: Array<typeof ContentPart.Type> = []
+  const parts: Array<ContentPart> = []
   for (const part of content) {
     if (part.type === "text") {
-      parts.push(part)
+      parts.push({ type: "text", text: part.text })
     } else if (role === "assistant") {
       return Either.left(usersImagesOnly)
     } else {
@@ -198,8 +191,6 @@ const choice = ({ toolChoice, tools = [] }: Call): Request["tool_choice"] => {
   return typeof toolChoice === "string" ? toolChoice : { type: "function", function: { name: toolChoice.name } }
 }
 
-const encodeRequest = encodeJson(Request)
-
 const encode: Wire["encode"] = ({ baseUrl, call, model, stream }) =>
   Either.flatMap(Either.all(call.messages.map(message)), (turns) => {
     const needsWord =
@@ -208,7 +199,7 @@ const encode: Wire["encode"] = ({ baseUrl, call, model, stream }) =>
       !speaksOfJson(call) &&
       !/json/i.test(call.system ?? "")
     const system = [call.system, needsWord ? jsonInstruction : undefined].filter((text) => text !== undefined)
-    return encodeRequest({
+    return encodeJson({
       model,
       messages: system.length === 0 ? turns : [{ role: "system", content: system.join("\n\n") }, ...turns],
       stream: stream ? true : undefined,
@@ -222,9 +213,12 @@ const encode: Wire["encode"] = ({ baseUrl, call, model, stream }) =>
       tools:
         call.tools === undefined || call.tools.length === 0
           ? undefined
-          : call.tools.map((tool) => ({ type: "function" as const, function: tool })),
+          : call.tools.map(({ description, name, parameters }) => ({
+              type: "function" as const,
+              function: { name, description, parameters }
+            })),
       tool_choice: choice(call)
-    })
+    } satisfies Request)
   })
 
 const usageOf = (usage: typeof UsageBody.Type): Usage => ({

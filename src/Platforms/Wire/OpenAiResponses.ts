@@ -15,7 +15,7 @@ import {
   decodeValue,
   encodeJson,
   isErrorValue,
-  JsonObject,
+  type JsonObject,
   jsonInstruction,
   jsonSchemaName,
   malformed,
@@ -30,66 +30,44 @@ import {
 } from "../Wire.js"
 import { authorization, decodeModels, imageUrl, usersImagesOnly } from "./OpenAi.js"
 
-const InputContent = Schema.Union(
-  Schema.Struct({ type: Schema.Literal("input_text", "output_text"), text: Schema.String }),
-  Schema.Struct({ type: Schema.Literal("input_image"), image_url: Schema.String })
-)
+type InputContent =
+  | { readonly type: "input_text" | "output_text"; readonly text: string }
+  | { readonly type: "input_image"; readonly image_url: string }
 
-const InputItem = Schema.Union(
-  Schema.Struct({
-    role: Schema.Literal("user", "assistant", "developer"),
-    content: Schema.Union(Schema.String, Schema.Array(InputContent))
-  }),
-  Schema.Struct({
-    type: Schema.Literal("function_call"),
-    call_id: Schema.String,
-    name: Schema.String,
-    arguments: Schema.String
-  }),
-  Schema.Struct({ type: Schema.Literal("function_call_output"), call_id: Schema.String, output: Schema.String })
-)
-type InputItem = typeof InputItem.Type
+type InputItem =
+  | { readonly role: "user" | "assistant" | "developer"; readonly content: string | ReadonlyArray<InputContent> }
+  | { readonly type: "function_call"; readonly call_id: string; readonly name: string; readonly arguments: string }
+  | { readonly type: "function_call_output"; readonly call_id: string; readonly output: string }
 
-const Request = Schema.Struct({
-  model: Schema.String,
-  input: Schema.Array(InputItem),
-  instructions: Schema.optional(Schema.String),
-  store: Schema.Literal(false),
-  stream: Schema.optional(Schema.Literal(true)),
-  max_output_tokens: Schema.optional(Schema.Int),
-  temperature: Schema.optional(Schema.Number),
-  text: Schema.optional(
-    Schema.Struct({
-      format: Schema.Union(
-        Schema.Struct({ type: Schema.Literal("json_object") }),
-        Schema.Struct({
-          type: Schema.Literal("json_schema"),
-          name: Schema.String,
-          schema: JsonObject,
-          strict: Schema.Boolean
-        })
-      )
-    })
-  ),
-  tools: Schema.optional(
-    Schema.Array(
-      Schema.Struct({
-        type: Schema.Literal("function"),
-        name: Schema.String,
-        description: Schema.optional(Schema.String),
-        parameters: JsonObject,
-        strict: Schema.Boolean
-      })
-    )
-  ),
-  tool_choice: Schema.optional(
-    Schema.Union(
-      Schema.Literal("auto", "none", "required"),
-      Schema.Struct({ type: Schema.Literal("function"), name: Schema.String })
-    )
-  )
-})
-type Request = typeof Request.Type
+interface Request {
+  readonly model: string
+  readonly input: ReadonlyArray<InputItem>
+  readonly instructions: string | undefined
+  readonly store: false
+  readonly stream: true | undefined
+  readonly max_output_tokens: number | undefined
+  readonly temperature: number | undefined
+  readonly text?: {
+    readonly format:
+      | { readonly type: "json_object" }
+      | {
+          readonly type: "json_schema"
+          readonly name: string
+          readonly schema: typeof JsonObject.Type
+          readonly strict: boolean
+        }
+  }
+  readonly tools:
+    | ReadonlyArray<{
+        readonly type: "function"
+        readonly name: string
+        readonly description: string | undefined
+        readonly parameters: typeof JsonObject.Type
+        readonly strict: boolean
+      }>
+    | undefined
+  readonly tool_choice: "auto" | "none" | "required" | { readonly type: "function"; readonly name: string } | undefined
+}
 
 const UsageBody = Schema.Struct({
   input_tokens: TokenCount,
@@ -151,7 +129,7 @@ const items = (turn: Turn): Either.Either<ReadonlyArray<InputItem>, string> => {
   if (typeof content === "string") {
     return Either.right(content === "" && calls.length > 0 ? calls : [{ role, content }, ...calls])
   }
-  const parts: Array<typeof InputContent.Type> = []
+  const parts: Array<InputContent> = []
   for (const part of content) {
     if (part.type === "text") {
       parts.push({ type: role === "user" ? "input_text" : "output_text", text: part.text })
@@ -180,14 +158,12 @@ const format = (call: Call): Pick<Request, "text"> => {
     : { text: { format: { type: "json_schema", name: jsonSchemaName, schema: wanted.schema, strict: false } } }
 }
 
-const encodeRequest = encodeJson(Request)
-
 const encode: Wire["encode"] = ({ call, model, stream }) =>
   Either.flatMap(Either.all(call.messages.map(items)), (turns) => {
     const input = turns.flat()
     const needsWord =
       call.responseFormat?.type === "json" && call.responseFormat.schema === undefined && !speaksOfJson(call)
-    return encodeRequest({
+    return encodeJson({
       model,
       // The word has to stand in `input`; the instructions do not count.
       input: needsWord ? [...input, { role: "developer", content: jsonInstruction }] : input,
@@ -200,9 +176,15 @@ const encode: Wire["encode"] = ({ call, model, stream }) =>
       tools:
         call.tools === undefined || call.tools.length === 0
           ? undefined
-          : call.tools.map((tool) => ({ type: "function" as const, ...tool, strict: false })),
+          : call.tools.map(({ description, name, parameters }) => ({
+              type: "function" as const,
+              name,
+              description,
+              parameters,
+              strict: false
+            })),
       tool_choice: choice(call)
-    })
+    } satisfies Request)
   })
 
 const usageOf = (usage: typeof UsageBody.Type): Usage => ({
@@ -270,14 +252,17 @@ const decodeCompletion: Wire["decodeCompletion"] = (body) =>
   })
 
 const none: Decoded = { deltas: [], progress: false }
+const progress: Decoded = { deltas: [], progress: true }
 
-// Asked of every event: the schema comes in only to say what is wrong with one.
-const eventOf = (value: unknown): Either.Either<Event, WireProblem> =>
+// Asked of every event: the schemas come in only to say what is wrong with one.
+const isEvent = (value: unknown): value is Event =>
   Predicate.hasProperty(value, "type") && Predicate.isString(value.type)
-    ? Either.right({ ...value, type: value.type })
-    : decodeEvent(value)
+const eventOf = (value: unknown): Either.Either<Event, WireProblem> =>
+  isEvent(value) ? Either.right(value) : decodeEvent(value)
 const deltaOf = (event: Event): Either.Either<string, WireProblem> =>
   Predicate.isString(event.delta) ? Either.right(event.delta) : Either.map(decodeDelta(event), ({ delta }) => delta)
+const itemOf = (event: Event): Either.Either<Event, WireProblem> =>
+  isEvent(event.item) ? Either.right(event.item) : Either.map(decodeItem(event), ({ item }) => item)
 
 const textOf = (text: string): Decoded => ({ deltas: text === "" ? [] : [{ _tag: "Text", text }], progress: true })
 
@@ -297,42 +282,44 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
       return [{ _tag: "Finish" as const, finishReason, model: body.model, usage: usageOf(body.usage) }]
     })
 
-  const other = (event: Event, data: string): Either.Either<Decoded, WireProblem> =>
-    Either.gen(function* () {
-      switch (event.type) {
-        case "error":
-          return yield* Either.left(providerError(data))
-        case "response.failed": {
-          const { response } = yield* decodeFinal(event)
-          return yield* Either.left(failedError(response) ?? providerError(data))
-        }
-        case "response.refusal.delta":
-          refusal += yield* deltaOf(event)
-          return { deltas: [], progress: true }
-        case "response.reasoning_text.delta":
-        case "response.reasoning_summary_text.delta":
-        case "response.function_call_arguments.delta":
-          return { deltas: [], progress: true }
-        case "response.output_item.done": {
-          const { item } = yield* decodeItem(event)
-          if (item.type !== "function_call") {
-            return none
-          }
-          toolCalls++
-          return {
-            deltas: [{ _tag: "ToolCall" as const, toolCall: toolCallOf(yield* decodeFunctionCall(item)) }],
-            progress: true
-          }
-        }
-        case "response.completed":
-        case "response.incomplete": {
-          const { response } = yield* decodeFinal(event)
-          return { deltas: yield* final(response), progress: true }
-        }
-        default:
-          return none
-      }
-    })
+  const refused = (delta: string): Decoded => {
+    refusal += delta
+    return progress
+  }
+  const called = (item: typeof FunctionCallItem.Type): Decoded => {
+    toolCalls++
+    return { deltas: [{ _tag: "ToolCall", toolCall: toolCallOf(item) }], progress: true }
+  }
+
+  const read = (event: Event, data: string): Either.Either<Decoded, WireProblem> => {
+    switch (event.type) {
+      case "response.output_text.delta":
+        return Either.map(deltaOf(event), textOf)
+      case "error":
+        return Either.left(providerError(data))
+      case "response.failed":
+        return Either.flatMap(decodeFinal(event), ({ response }) =>
+          Either.left(failedError(response) ?? providerError(data))
+        )
+      case "response.refusal.delta":
+        return Either.map(deltaOf(event), refused)
+      case "response.reasoning_text.delta":
+      case "response.reasoning_summary_text.delta":
+      case "response.function_call_arguments.delta":
+        return Either.right(progress)
+      case "response.output_item.done":
+        return Either.flatMap(itemOf(event), (item) =>
+          item.type === "function_call" ? Either.map(decodeFunctionCall(item), called) : Either.right(none)
+        )
+      case "response.completed":
+      case "response.incomplete":
+        return Either.flatMap(decodeFinal(event), ({ response }) =>
+          Either.map(final(response), (deltas) => ({ deltas, progress: true }))
+        )
+      default:
+        return Either.right(none)
+    }
+  }
 
   return {
     state: () => state,
@@ -341,11 +328,7 @@ const makeStreamDecoder: Wire["makeStreamDecoder"] = () => {
       const value = parseJson(data, "an event of the stream")
       if (Either.isLeft(value)) return Either.left(value.left)
       if (isErrorValue(value.right)) return Either.left(providerError(data))
-      const event = eventOf(value.right)
-      if (Either.isLeft(event)) return Either.left(event.left)
-      return event.right.type === "response.output_text.delta"
-        ? Either.map(deltaOf(event.right), textOf)
-        : other(event.right, data)
+      return Either.flatMap(eventOf(value.right), (event) => read(event, data))
     },
     end: () =>
       state === "finished"
