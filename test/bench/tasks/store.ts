@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs"
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
 import { pathToFileURL } from "node:url"
@@ -101,15 +101,19 @@ type Drained = typeof Drained.Type
 
 const draining = (run: Run, folder: string): Effect.Effect<ReadonlyArray<BenchRow>> =>
   Effect.gen(function* () {
-    const rounds = 3
+    // A single one says little: when the garbage collector comes makes more difference than the queue.
+    const rounds = 9
+    const filled = join(folder, "filled.db")
     const few = join(folder, "few.db")
     const many = join(folder, "many.db")
-    // Each round takes about 5,000 away: 10,000 is what the smaller one has in the midst.
-    yield* run(Schema.Number, "fill", few, 20_000)
+    yield* run(Schema.Number, "fill", filled, 10_000)
     yield* run(Schema.Number, "fill", many, 1_000_000)
     const pairs: Array<{ readonly few: Drained; readonly many: Drained }> = []
     for (let round = 0; round < rounds; round++) {
+      // Each round takes about 5,000 away, which only of the smaller one is much.
+      copyFileSync(filled, few)
       pairs.push({ few: yield* run(Drained, "drain", few), many: yield* run(Drained, "drain", many) })
+      for (const end of ["", "-wal", "-shm"]) rmSync(`${few}${end}`, { force: true })
     }
     const size = Math.round(statSync(many).size / 1_048_576)
     const row = (name: string, unit: string, of: (figure: Drained) => number): BenchRow => {
