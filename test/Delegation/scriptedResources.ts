@@ -1,4 +1,4 @@
-import { Effect, type Fiber, Layer, PubSub, Ref, Stream } from "effect"
+import { Effect, type Fiber, Layer, PubSub, Ref, Scope, Stream } from "effect"
 import type { LimitReading } from "../../src/Domain/Call.js"
 import type { PlatformEventBody } from "../../src/Domain/Event.js"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
@@ -97,6 +97,23 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
       } satisfies Lease
     })
 
+    const withLease = <A, E, E2, R>(
+      request: LeaseRequest,
+      use: {
+        readonly onLease: (lease: Lease) => Effect.Effect<A, E, R>
+        readonly onUnavailable: (error: LeaseUnavailable) => Effect.Effect<A, E2, R>
+      }
+    ): Effect.Effect<A, E | E2, R> =>
+      Effect.acquireUseRelease(
+        Scope.make(),
+        (scope) =>
+          Effect.matchEffect(Scope.extend(acquire(request), scope), {
+            onSuccess: use.onLease,
+            onFailure: use.onUnavailable
+          }),
+        (scope, exit) => Scope.close(scope, exit)
+      )
+
     const resourcesOf = (platform: PlatformId): PlatformResources => ({
       platform,
       buckets: [],
@@ -109,8 +126,7 @@ export const make: Effect.Effect<{ readonly told: Told; readonly layer: Layer.La
 
     const layer = Layer.succeed(ResourceManager, {
       acquire,
-      withLease: (request, { onLease, onUnavailable }) =>
-        Effect.scoped(Effect.matchEffect(acquire(request), { onSuccess: onLease, onFailure: onUnavailable })),
+      withLease,
       setOut: (target, reason) =>
         Effect.sync(() => {
           const name = key(target.platform, target.model)
