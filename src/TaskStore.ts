@@ -822,11 +822,13 @@ const make = Effect.gen(function* () {
           message: `The service died ${deaths} times while it worked on this task, so it is not tried again`
         }
         const poisoned = cut.length > 0 && deaths >= maxOwnerDeaths
-        yield* sql`
+        const changed = yield* sql`
           UPDATE tasks SET state = ${poisoned ? "failed" : "queued"}, claim_epoch = NULL, owner_deaths = ${deaths},
             error = ${poisoned ? JSON.stringify(error) : null}, finished_at = ${poisoned ? now : null},
             updated_at = ${now}
-          WHERE id = ${task.id}`
+          WHERE id = ${task.id} AND state IN ('queued', 'running')`.raw
+        // the end of one before it may have ended it too
+        if (changedRows(changed) === 0) continue
         if (poisoned) yield* ended(task, now, cut, { type: "task.failed", error })
         else yield* events.appendOf(task, now, cut)
       }
@@ -874,11 +876,12 @@ const make = Effect.gen(function* () {
               ? "The deadline passed before the task's turn came"
               : `The deadline passed while the task waited: ${task.waiting_why}`
         }
-        yield* sql`
+        const changed = yield* sql`
           UPDATE tasks SET state = 'failed', error = ${JSON.stringify(error)}, wake_at = NULL, waiting_why = NULL,
             updated_at = ${now}, finished_at = ${now}
-          WHERE id = ${task.id}`
-        yield* ended(task, now, [], { type: "task.failed", error })
+          WHERE id = ${task.id} AND state IN ('queued', 'waiting')`.raw
+        // the end of one before it may have ended it too
+        if (changedRows(changed) > 0) yield* ended(task, now, [], { type: "task.failed", error })
       }
       return rows.length === batch || more.length === batch
     })

@@ -1,12 +1,12 @@
 import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Option } from "effect"
+import { Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
 import { JobId } from "../../src/Domain/Job.js"
 import type { NewJob, NewJobTask } from "../../src/TaskStore/Jobs.js"
 import { TaskStore } from "../../src/TaskStore.js"
 import { codex, failureOf, other, storeLayer, tenant } from "../Coordinator/harness.js"
 import { describeOnEachDatabase } from "../support/databases.js"
-import { complete, idOf, taskOf } from "./fixtures.js"
+import { complete, idOf, started, taskOf } from "./fixtures.js"
 
 const jobIdOf = (n: number): JobId => JobId.make(`01900000-0000-7000-9000-${String(n).padStart(12, "0")}`)
 
@@ -260,6 +260,64 @@ describeOnEachDatabase("Jobs", (database) => {
           )
           yield* end([0, 1])
           assert.deepInclude(yield* store.jobs.get(tenant, jobIdOf(1)), { counts: counts(2, 0, 0, 250) })
+        })
+      )
+    })
+  )
+
+  it.scoped("counts each task once where deadlines pass together, and the end of one ends another", () =>
+    Effect.gen(function* () {
+      const { classId, states, store } = yield* setUp
+      const sql = yield* SqlClient
+      const deadline = 1_000
+      yield* store.jobs.insert(
+        jobOf(1, [
+          jobTask(1, classId, { deadline }),
+          jobTask(2, classId, { deadline, dependsOn: [idOf(1)] }),
+          jobTask(3, classId, { deadline, dependsOn: [idOf(2)] })
+        ])
+      )
+      yield* TestClock.adjust(deadline)
+      yield* store.expire
+      // in which order those of one deadline are told of it is the database's to say
+      const [state, ...ends] = yield* states(1)
+      assert.deepStrictEqual([state, ends[0]], ["failed", "failed"])
+      const those = (how: string) => ends.filter((end) => end === how).length
+      assert.deepInclude(yield* store.jobs.get(tenant, jobIdOf(1)), {
+        counts: counts(0, those("failed"), those("cancelled"), 3)
+      })
+      const ended = yield* sql<{ readonly task_id: string | null; readonly type: string }>`
+        SELECT task_id, type FROM events WHERE job_id = ${jobIdOf(1)} AND type IN ('job.failed', 'task.failed', 'task.cancelled')`
+      assert.deepStrictEqual(
+        ended.map(({ task_id, type }) => `${task_id ?? ""} ${type}`).sort(),
+        [` job.failed`, ...ends.map((end, index) => `${idOf(index + 1)} task.${end}`)].sort()
+      )
+    }).pipe(Effect.provide(onIt))
+  )
+
+  it.scoped("leaves cancelled, at the next start, what the end of another interrupted task has cancelled", () =>
+    Effect.gen(function* () {
+      const shared = Layer.succeedContext(yield* Layer.build(database))
+      const inProcess = <A, E>(work: Effect.Effect<A, E, TaskStore | SqlClient>) =>
+        Effect.scoped(Effect.provide(work, Layer.fresh(Layer.provideMerge(storeLayer, shared))))
+      yield* inProcess(
+        Effect.gen(function* () {
+          const { classId, store } = yield* setUp
+          const sql = yield* SqlClient
+          yield* store.jobs.insert(jobOf(1, [jobTask(1, classId), jobTask(2, classId)], { onFailure: "stop" }))
+          const [first = assert.fail("nothing to claim")] = yield* store.claim(classId, 2)
+          yield* store.attemptStarted(first, started)
+          // its owners have died during its attempts before
+          yield* sql`UPDATE tasks SET owner_deaths = 2 WHERE id = ${first.id}`
+        })
+      )
+      yield* inProcess(
+        Effect.gen(function* () {
+          const { classId, states, store } = yield* setUp
+          yield* store.recover
+          assert.deepStrictEqual(yield* states(1), ["failed", "failed", "cancelled"])
+          assert.deepInclude(yield* store.jobs.get(tenant, jobIdOf(1)), { counts: counts(0, 1, 1, 2) })
+          assert.lengthOf(yield* store.claim(classId, 2), 0)
         })
       )
     })
