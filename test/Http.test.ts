@@ -834,6 +834,19 @@ describe("the description", () => {
       assert.strictEqual((yield* ask(`${url}/docs`)).status, 200)
     })
   )
+
+  it.scoped("has that page also where whoever asked for it first did not wait", () =>
+    Effect.gen(function* () {
+      const { service } = yield* makeCoordinator
+      const handle = yield* Effect.provide(Http.webHandler, yield* Layer.build(concerns(service)))
+      const left = new AbortController()
+      const first = handle(new Request("http://localhost/docs", { signal: left.signal }))
+      left.abort()
+      yield* Effect.promise(() => first)
+      const page = yield* Effect.promise(() => handle(new Request("http://localhost/docs")))
+      assert.strictEqual(page.status, 200)
+    })
+  )
 })
 
 describe("the server", () => {
