@@ -183,6 +183,29 @@ describe("a service that holds as much as it may", () => {
     })
   )
 
+  it.scopedLive("works no longer for a client that has gone, and gives its bytes back", () =>
+    Effect.gen(function* () {
+      const begun = yield* Deferred.make<void>()
+      const interrupted = yield* Deferred.make<void>()
+      const { url, port } = yield* start(limits, (service) => ({
+        ...service,
+        submit: () =>
+          Deferred.succeed(begun, undefined).pipe(
+            Effect.zipRight(Effect.never),
+            Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+          )
+      }))
+      const text = JSON.stringify({ prompt: "x".repeat(800) })
+      const gone = yield* dial(port)
+      gone.write(upload(text.length) + text)
+      yield* Deferred.await(begun)
+      assert.strictEqual(yield* heldBy(url), text.length)
+      gone.destroy()
+      yield* Deferred.await(interrupted)
+      yield* eventually(heldBy(url), (bytes) => bytes === 0)
+    })
+  )
+
   it.scopedLive("holds nothing for requests that get in by no key", () =>
     Effect.gen(function* () {
       const { url, port } = yield* start({ ...limits, apiKeys: [keys.alice] })
@@ -616,25 +639,27 @@ describe("doors with API keys", () => {
         assert.match(refused.headers.get("www-authenticate") ?? "", /^Bearer/)
         assert.notInclude(JSON.stringify(refused.body), "alice")
       }
-      for (const [method, path] of [
-        ["POST", "/v1/tasks"],
-        ["GET", `/v1/tasks/${idOf(1)}`],
-        ["DELETE", `/v1/tasks/${idOf(1)}`],
-        ["POST", `/v1/tasks/${idOf(1)}/retry`],
-        ["GET", `/v1/tasks/${idOf(1)}/attempts`],
-        ["GET", `/v1/tasks/${idOf(1)}/events`],
-        ["GET", "/v1/events"],
-        ["GET", "/v1/platforms"],
-        ["GET", "/v1/platforms/codex"],
-        ["POST", "/v1/platforms/codex/check"],
-        ["PATCH", "/v1/platforms/codex"],
-        ["GET", "/v1/platforms/codex/history"],
-        ["GET", "/v1/resources"],
-        ["GET", "/health/ready"]
-      ] as const) {
-        assert.strictEqual((yield* ask(`${url}${path}`, { method })).status, 401, `${method} ${path}`)
+    })
+  )
+
+  it.scopedLive("ask for a key at every endpoint but those that say they need none", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start({ apiKeys })
+      const { paths } = Object((yield* ask(`${url}/openapi.json`)).body)
+      const open: Array<string> = []
+      for (const [path, methods] of Object.entries<Record<string, { readonly security: unknown }>>(paths)) {
+        for (const [method, { security }] of Object.entries(methods)) {
+          const { body, status } = yield* ask(`${url}${path.replace("{id}", idOf(1))}`, {
+            method: method.toUpperCase()
+          })
+          const needsKey = status === 401
+          assert.deepStrictEqual(security, needsKey ? [{ bearer: [] }, { apiKey: [] }] : [], `${method} ${path}`)
+          if (needsKey) assert.include(Object(body).error.message, "Send an API key", `${method} ${path}`)
+          else open.push(`${method} ${path}`)
+        }
       }
-      for (const path of ["/health/live", "/openapi.json", "/docs"]) {
+      assert.deepStrictEqual(open, ["get /health/live"])
+      for (const path of ["/openapi.json", "/docs"]) {
         assert.strictEqual((yield* ask(`${url}${path}`)).status, 200, path)
       }
     })
@@ -807,6 +832,19 @@ describe("the description", () => {
       assert.include(html, "/v1/tasks/{id}/events")
       assert.notMatch(html, /<(script|link|img)[^>]+(src|href)=["']?https?:/)
       assert.strictEqual((yield* ask(`${url}/docs`)).status, 200)
+    })
+  )
+
+  it.scoped("has that page also where whoever asked for it first did not wait", () =>
+    Effect.gen(function* () {
+      const { service } = yield* makeCoordinator
+      const handle = yield* Effect.provide(Http.webHandler, yield* Layer.build(concerns(service)))
+      const left = new AbortController()
+      const first = handle(new Request("http://localhost/docs", { signal: left.signal }))
+      left.abort()
+      yield* Effect.promise(() => first)
+      const page = yield* Effect.promise(() => handle(new Request("http://localhost/docs")))
+      assert.strictEqual(page.status, 200)
     })
   )
 })

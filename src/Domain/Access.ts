@@ -1,13 +1,17 @@
 import * as HttpApiMiddleware from "@effect/platform/HttpApiMiddleware"
 import * as HttpApiSecurity from "@effect/platform/HttpApiSecurity"
 import * as OpenApi from "@effect/platform/OpenApi"
+import { Context } from "effect"
 import { ErrorBody } from "./ApiError.js"
 import { TenantId } from "./Task.js"
 
 /** The tenant of every request where the service runs without API keys. */
 export const localTenant: TenantId = TenantId.make("local")
 
-/** What stands in the API of an endpoint that needs a key; `Http/Authorization.ts` asks for it. */
+/** Stands at an endpoint that answers anybody. Every other one asks for a key, so that none is open by an oversight. */
+export class Open extends Context.Tag("dream-team/Open")<Open, true>() {}
+
+/** Tells clients that an endpoint needs a key, and how it is sent; `Http/Authorization.ts` asks for it. */
 export class Authorization extends HttpApiMiddleware.Tag<Authorization>()("dream-team/Authorization", {
   failure: ErrorBody.Unauthorized,
   security: {

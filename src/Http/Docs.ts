@@ -24,14 +24,22 @@ const open = { method: "GET", needsKey: false, takesBody: false } as const
 /** `/openapi.json`, and `/docs` to read it with. */
 export const served: Effect.Effect<ReadonlyArray<Served>> = Effect.gen(function* () {
   const specification = jsonResponse(OpenApi.fromApi(Api))
-  const cachedPage = yield* Effect.cached(page)
+  let loaded: Effect.Effect.Success<typeof page> | undefined
+  // `Effect.cached` would keep for everybody that the first one who asked was interrupted.
+  const keptPage = Effect.suspend(() =>
+    loaded === undefined
+      ? Effect.tap(page, (app) => {
+          loaded = app
+        })
+      : Effect.succeed(loaded)
+  )
   return [
     { ...open, path: openApiPath, answer: () => Effect.succeed(specification) },
     {
       ...open,
       path: docsPath,
       answer: () =>
-        Effect.flatten(cachedPage).pipe(
+        Effect.flatten(keptPage).pipe(
           Effect.orDie,
           Effect.map(HttpServerResponse.setHeader("content-security-policy", contentSecurityPolicy))
         )

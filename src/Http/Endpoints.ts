@@ -4,8 +4,8 @@ import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import type * as HttpMethod from "@effect/platform/HttpMethod"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { Effect, Either, Exit, Option, ParseResult, Schema, type Scope } from "effect"
-import { Authorization } from "../Domain/Access.js"
+import { Context, Effect, Either, Exit, Option, ParseResult, Schema, type Scope } from "effect"
+import { Open } from "../Domain/Access.js"
 import type {
   ApiError,
   Forbidden,
@@ -91,7 +91,7 @@ const responderOf = ({ ast }: Schema.Schema.All): ((success: unknown) => HttpSer
 
 type AnyHandler = (asked: Asked<AnyEndpoint>) => Answer<unknown, ApiError>
 
-const serve = (group: AnyGroup, endpoint: AnyEndpoint, handler: AnyHandler): Served => {
+const serve = (endpoint: AnyEndpoint, handler: AnyHandler): Served => {
   const decodePath = decoderOf(endpoint.pathSchema)
   const decodeHeaders = decoderOf(endpoint.headersSchema)
   const decodeParams = decoderOf(endpoint.urlParamsSchema)
@@ -99,7 +99,7 @@ const serve = (group: AnyGroup, endpoint: AnyEndpoint, handler: AnyHandler): Ser
   return {
     method: endpoint.method,
     path: endpoint.path,
-    needsKey: [...group.middlewares, ...endpoint.middlewares].some(({ key }) => key === Authorization.key),
+    needsKey: Option.isNone(Context.getOption(endpoint.annotations, Open)),
     takesBody: Option.isSome(endpoint.payloadSchema),
     // Plain code up to the handler: an interpreted step of each of these would cost more than what it does.
     answer: ({ body, path, request, tenant, urlParams }) => {
@@ -136,7 +136,7 @@ export function of<E, R>(
   return Effect.map(handlers, (byName) =>
     Object.values(group.endpoints).flatMap((endpoint) => {
       const handler = byName[endpoint.name]
-      return handler === undefined ? [] : [serve(group, endpoint, handler)]
+      return handler === undefined ? [] : [serve(endpoint, handler)]
     })
   )
 }

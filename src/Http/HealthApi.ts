@@ -2,7 +2,7 @@ import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
 import { Schema } from "effect"
-import { Authorization } from "../Domain/Access.js"
+import { Authorization, Open } from "../Domain/Access.js"
 import { ErrorBody, ReadinessCheck } from "../Domain/ApiError.js"
 
 export const Liveness = Schema.Struct({ status: Schema.Literal("live") }).annotations({ identifier: "Liveness" })
@@ -16,6 +16,7 @@ export type Readiness = typeof Readiness.Type
 
 const live = HttpApiEndpoint.get("live", "/health/live")
   .addSuccess(Liveness)
+  .annotate(Open, true)
   .annotateContext(
     OpenApi.annotations({
       summary: "Is the process alive?",
