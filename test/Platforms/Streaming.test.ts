@@ -1,5 +1,6 @@
 import { createServer, type OutgoingHttpHeaders, type Server, type ServerResponse } from "node:http"
 import { createServer as createTcpServer, type Socket } from "node:net"
+import { HttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Context, Deferred, Effect, Either, Exit, Fiber, Layer, Option, Stream, TestClock } from "effect"
 import type { Call, Delta } from "../../src/Domain/Call.js"
@@ -433,6 +434,22 @@ describe("time", () => {
         yield* body.push(text)
         yield* body.fail
         assert.deepStrictEqual(whole(Chunk.toReadonlyArray(yield* Fiber.join(fiber))), expected(model))
+      }
+    })
+  )
+
+  it.effect("a refusal that the program's own HTTP client has found is a refusal still", () =>
+    Effect.gen(function* () {
+      const http = scripted({ status: 429, headers: { "retry-after": "7" }, body: "slow down" }).layer
+      const strict = Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk)
+      ).pipe(Layer.provide(http))
+      const client = yield* clientOf("qwen", strict)
+      for (const attempt of [client.complete("m", call), Stream.runDrain(client.stream("m", call))]) {
+        const failure = yield* Effect.flip<unknown, AttemptFailure, never>(attempt)
+        assert.strictEqual(failure._tag, "QuotaFailure")
+        assert.propertyVal(failure, "retryAfterMs", 7_000)
       }
     })
   )
