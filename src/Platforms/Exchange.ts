@@ -152,7 +152,11 @@ const overHttpClient = (httpClient: HttpClient.HttpClient): Exchange => {
               return isHeldUp ? isDrained.wait : Effect.void
             })
           }),
-          Effect.mapError(brokenOf),
+          Effect.mapError((error) => {
+            // Of a response that the client itself would not take, the status and the headers still say why.
+            if (error._tag === "ResponseError" && inbox.head() === undefined) inbox.begin(error.response)
+            return brokenOf(error)
+          }),
           Effect.scoped
         )
       return Effect.acquireUseRelease(

@@ -4,6 +4,7 @@ import * as Undici from "@effect/platform-node/Undici"
 import { Effect, Exit, Layer, Option } from "effect"
 import { Settings } from "../Settings.js"
 import { type Exchange, makeInbox, withExchange } from "./Exchange.js"
+import { maxBodyBytes } from "./Reply.js"
 import { makeAlarm } from "./Watchdog.js"
 import type { ResponseHeaders } from "./Wire/RateLimitHeaders.js"
 
@@ -20,6 +21,14 @@ const headersOf = (given: Record<string, string | ReadonlyArray<string> | undefi
   return headers
 }
 
+/**
+ * Whether the sender of a reply may be held up. Where a connection ends with its reply and is closed or reset while that is
+ * held up, undici 7 throws where nobody can catch it, which ends the process (https://github.com/nodejs/undici/issues/5360).
+ * A reply in chunks over a connection that stays is none of those.
+ */
+const mayBeHeldUp = (headers: ResponseHeaders): boolean =>
+  /chunked/i.test(headers["transfer-encoding"] ?? "") && !/close/i.test(headers.connection ?? "")
+
 /** As NodeHttpClient has it: what waits for an answer sets its own time. */
 const headersTimeout = 3_600_000
 const bodyTimeout = 0
@@ -34,6 +43,8 @@ const overUndici =
     Effect.flatMap(Effect.runtime<never>(), (runtime) => {
       let connection: Undici.Dispatcher.DispatchController | undefined
       let isClosed = false
+      let isPatient = false
+      let receivedBytes = 0
       const alarm = makeAlarm(runtime)
       const inbox = makeInbox(alarm, () => connection?.resume())
 
@@ -58,10 +69,20 @@ const overUndici =
             },
             onResponseStart: (_, status, given) => {
               // below 200 stands what comes before the reply
-              if (status >= 200) inbox.begin({ status, headers: headersOf(given) })
+              if (status < 200) return
+              const headers = headersOf(given)
+              isPatient = mayBeHeldUp(headers)
+              inbox.begin({ status, headers })
             },
             onResponseData: (answering, piece) => {
-              if (inbox.add(piece)) answering.pause()
+              const isMuch = inbox.add(piece)
+              receivedBytes += piece.length
+              if (isPatient) {
+                if (isMuch) answering.pause()
+              } else if (receivedBytes > maxBodyBytes) {
+                // More than any answer may have: its reader refuses it once it comes to that.
+                answering.abort(new Undici.errors.ResponseExceededMaxSizeError())
+              }
             },
             onResponseEnd: () => inbox.end(Exit.void),
             onResponseError: (_, cause) =>

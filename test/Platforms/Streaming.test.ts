@@ -1,7 +1,8 @@
-import { createServer, type Server } from "node:http"
+import { createServer, type OutgoingHttpHeaders, type Server, type ServerResponse } from "node:http"
 import { createServer as createTcpServer, type Socket } from "node:net"
+import { HttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Stream, TestClock } from "effect"
+import { Chunk, Context, Deferred, Effect, Either, Exit, Fiber, Layer, Option, Stream, TestClock } from "effect"
 import type { Call, Delta } from "../../src/Domain/Call.js"
 import type { AttemptFailure } from "../../src/Domain/Failure.js"
 import { layer as transportLayer } from "../../src/Platforms/Transport.js"
@@ -437,6 +438,22 @@ describe("time", () => {
     })
   )
 
+  it.effect("a refusal that the program's own HTTP client has found is a refusal still", () =>
+    Effect.gen(function* () {
+      const http = scripted({ status: 429, headers: { "retry-after": "7" }, body: "slow down" }).layer
+      const strict = Layer.effect(
+        HttpClient.HttpClient,
+        Effect.map(HttpClient.HttpClient, HttpClient.filterStatusOk)
+      ).pipe(Layer.provide(http))
+      const client = yield* clientOf("qwen", strict)
+      for (const attempt of [client.complete("m", call), Stream.runDrain(client.stream("m", call))]) {
+        const failure = yield* Effect.flip<unknown, AttemptFailure, never>(attempt)
+        assert.strictEqual(failure._tag, "QuotaFailure")
+        assert.propertyVal(failure, "retryAfterMs", 7_000)
+      }
+    })
+  )
+
   it.effect("a whole answer, a check and an error's body are bounded too", () =>
     Effect.gen(function* () {
       const silent = yield* clientOf("codex", scripted(() => "silent").layer, { timeouts })
@@ -610,6 +627,81 @@ describe("over real HTTP", () => {
         })
       )
       assert.isAtLeast(length, 100 * piece.length)
+    })
+  )
+
+  /** What is read of a reply whose server, while the reader is busy with the first piece, does `act`; that ends the connection. */
+  const whileBusy = (headers: OutgoingHttpHeaders, act: (response: ServerResponse) => Effect.Effect<unknown>) =>
+    Effect.gen(function* () {
+      const answering = yield* Deferred.make<ServerResponse>()
+      const closed = yield* Deferred.make<void>()
+      const { url } = yield* serve((request, response) => {
+        request.resume()
+        request.socket.on("close", () => Deferred.unsafeDone(closed, Effect.void))
+        response.writeHead(200, { ...eventStream, connection: "close", ...headers })
+        response.write(firstPiece)
+        Deferred.unsafeDone(answering, Effect.succeed(response))
+      })
+      const client = yield* clientAt("qwen", url)
+      const isBusy = yield* Deferred.make<void>()
+      const isFree = yield* Deferred.make<void>()
+      const seen: Array<Delta> = []
+      const take = (deltas: Chunk.Chunk<Delta>) => {
+        seen.push(...deltas)
+        return seen.some(({ _tag }) => _tag === "Text")
+          ? Effect.zipRight(Deferred.succeed(isBusy, undefined), Deferred.await(isFree))
+          : Effect.void
+      }
+      const read = yield* Effect.fork(Effect.either(client.streamTo?.("m", call, take) ?? Effect.die("not read so")))
+      yield* Deferred.await(isBusy)
+      yield* Effect.flatMap(Deferred.await(answering), act)
+      yield* Effect.timeout(Deferred.await(closed), "5 seconds")
+      yield* settle
+      yield* Deferred.succeed(isFree, undefined)
+      return { read: yield* Effect.timeout(Fiber.join(read), "5 seconds"), seen }
+    })
+  const firstPiece = sse(chatChunk({ content: "a" }))
+  // As much as waits for a reader, to the byte: nothing is left to come then but the end.
+  const asMuchAsWaits = `: ${"x".repeat(64 * 1024 - 4 - Buffer.byteLength(sse(...chat)))}\n\n${sse(...chat)}`
+
+  it.scopedLive("a reply whose connection is closed while its reader is busy is read to its end", () =>
+    Effect.gen(function* () {
+      const length = Buffer.byteLength(firstPiece) + Buffer.byteLength(asMuchAsWaits)
+      const { read, seen } = yield* whileBusy({ "content-length": length }, (response) =>
+        Effect.sync(() => response.end(asMuchAsWaits))
+      )
+      assert.isTrue(Either.isRight(read))
+      const { others, text } = expected("qwen3.8-max")
+      assert.deepStrictEqual(whole(seen), { text: `a${text}`, others })
+    })
+  )
+
+  it.scopedLive("a reply whose connection is reset while its reader is busy has broken off", () =>
+    Effect.gen(function* () {
+      const { read } = yield* whileBusy({}, (response) =>
+        Effect.gen(function* () {
+          response.write(sse(chatChunk({ content: "b".repeat(100_000) })))
+          yield* settle
+          response.socket?.resetAndDestroy()
+        })
+      )
+      assert.propertyVal(Either.isLeft(read) ? read.left : undefined, "reason", "network")
+    })
+  )
+
+  it.scopedLive("a reply that cannot be held up is cut off where it is too large for an answer", () =>
+    Effect.gen(function* () {
+      const event = sse(chatChunk({ content: "b".repeat(1024 * 1024) }))
+      const { read } = yield* whileBusy({}, (response) =>
+        Effect.sync(() => {
+          const send = () => {
+            response.write(event)
+          }
+          response.on("drain", send)
+          send()
+        })
+      )
+      assert.propertyVal(Either.isLeft(read) ? read.left : undefined, "reason", "malformed")
     })
   )
 
