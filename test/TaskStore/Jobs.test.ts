@@ -228,11 +228,16 @@ describeOnEachDatabase("Jobs", (database) => {
     }).pipe(Effect.provide(onIt))
   )
 
+  /** Processes one after the other, each with a store of its own, on one database. */
+  const processes = Effect.map(Layer.build(database), (context) => {
+    const shared = Layer.succeedContext(context)
+    return <A, E>(work: Effect.Effect<A, E, TaskStore | SqlClient>) =>
+      Effect.scoped(Effect.provide(work, Layer.fresh(Layer.provideMerge(storeLayer, shared))))
+  })
+
   it.scoped("removes at the next start what was never accepted, and goes on with what was", () =>
     Effect.gen(function* () {
-      const shared = Layer.succeedContext(yield* Layer.build(database))
-      const inProcess = <A, E>(work: Effect.Effect<A, E, TaskStore | SqlClient>) =>
-        Effect.scoped(Effect.provide(work, Layer.fresh(Layer.provideMerge(storeLayer, shared))))
+      const inProcess = yield* processes
       yield* inProcess(
         Effect.gen(function* () {
           const { classId, store } = yield* setUp
@@ -297,9 +302,7 @@ describeOnEachDatabase("Jobs", (database) => {
 
   it.scoped("leaves cancelled, at the next start, what the end of another interrupted task has cancelled", () =>
     Effect.gen(function* () {
-      const shared = Layer.succeedContext(yield* Layer.build(database))
-      const inProcess = <A, E>(work: Effect.Effect<A, E, TaskStore | SqlClient>) =>
-        Effect.scoped(Effect.provide(work, Layer.fresh(Layer.provideMerge(storeLayer, shared))))
+      const inProcess = yield* processes
       yield* inProcess(
         Effect.gen(function* () {
           const { classId, store } = yield* setUp
