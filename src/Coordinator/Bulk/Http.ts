@@ -62,14 +62,13 @@ export const submitAll = ({
   const keyOf = (line: BulkLine, number: number): Option.Option<string> =>
     Option.orElse(Option.fromNullable(line.idempotencyKey), () => Option.map(key, (all) => `${all}:${number}`))
 
-  const submitLine = (number: number, bytes: Uint8Array) =>
-    Effect.gen(function* () {
-      const line = yield* Effect.flatMap(parseJson(bytes), decodeLine)
-      const { idempotencyKey: _, ...submission } = line
-      const { replayed, task } = yield* coordinator.submit(tenant, submission, keyOf(line, number))
-      const verdict: BulkVerdict = { line: number, id: task.id, state: task.state }
-      return replayed ? { ...verdict, replayed: true as const } : verdict
-    })
+  const submitLine = Effect.fnUntraced(function* (number: number, bytes: Uint8Array) {
+    const line = yield* decodeLine(yield* parseJson(bytes))
+    const { idempotencyKey: _, ...submission } = line
+    const { replayed, task } = yield* coordinator.submit(tenant, submission, keyOf(line, number))
+    const verdict: BulkVerdict = { line: number, id: task.id, state: task.state }
+    return replayed ? { ...verdict, replayed: true as const } : verdict
+  })
 
   const verdictOf = ({ bytes, number }: Line): Effect.Effect<BulkVerdict> =>
     number > maxBulkLines
