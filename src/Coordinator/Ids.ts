@@ -34,7 +34,8 @@ export const makeTaskIds: Effect.Effect<Effect.Effect<TaskId>> = Effect.sync(() 
       Effect.flatMap(random.nextIntBetween(0, 2 ** 14), (fourth) =>
         Effect.flatMap(random.nextIntBetween(0, 2 ** 24), (high) =>
           Effect.map(random.nextIntBetween(0, 2 ** 24), (low) =>
-            TaskId.make(`${stamped}-${hex(0x8000 | fourth, 4)}-${hex(high, 6)}${hex(low, 6)}`)
+            // to look whether it is a UUID would take longer than to make it
+            TaskId.make(`${stamped}-${hex(0x8000 | fourth, 4)}-${hex(high, 6)}${hex(low, 6)}`, true)
           )
         )
       )

@@ -13,7 +13,7 @@ import type { TenantId } from "../../Domain/Task.js"
 import { discardBody, parseJson, tooLarge } from "../../Http/Body.js"
 import { toParts } from "../../Http/Errors.js"
 import { decoderOf } from "../../Http/Payload.js"
-import { BulkLine, BulkVerdict, bulkType, maxBulkLines } from "../Api.js"
+import { BulkLine, type BulkVerdict, bulkType, maxBulkLines } from "../Api.js"
 import { groupsOf, type Line, linesOf } from "./Lines.js"
 
 /** Lines worked on together: as many as one commit of the database holds. */
@@ -27,7 +27,6 @@ const groupsAhead = Math.ceil((maxBulkLines + 1) / groupSize)
 const maxKeyLength = 240
 
 const decodeLine = decoderOf(BulkLine)
-const encodeVerdict = Schema.encodeSync(Schema.parseJson(BulkVerdict))
 
 const ErrorEnvelope = Schema.Struct({
   error: Schema.Struct({ type: Schema.String, message: Schema.String, details: Schema.Unknown })
@@ -104,7 +103,7 @@ export const submitAll = ({
     groupsOf(groupSize, maxLineBytes),
     Stream.mapEffect((group) =>
       Effect.map(Effect.forEach(group, verdictOf, { concurrency: "unbounded" }), (all) =>
-        all.map((verdict) => `${encodeVerdict(verdict)}\n`).join("")
+        all.map((verdict) => `${JSON.stringify(verdict)}\n`).join("")
       )
     ),
     // Who sent it has gone: what was accepted stays, and nobody is there to be told.
