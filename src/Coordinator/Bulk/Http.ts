@@ -1,6 +1,6 @@
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import { Effect, Option, Schema, type Scope, Stream } from "effect"
+import { Effect, Fiber, Option, Schema, type Scope, Stream } from "effect"
 import type { Coordinator } from "../../Coordinator.js"
 import {
   type ApiError,
@@ -102,8 +102,13 @@ export const submitAll = ({
     Stream.filter(({ number }) => number <= maxBulkLines + 1),
     groupsOf(groupSize, maxLineBytes),
     Stream.mapEffect((group) =>
-      Effect.map(Effect.forEach(group, verdictOf, { concurrency: "unbounded" }), (all) =>
-        all.map((verdict) => `${JSON.stringify(verdict)}\n`).join("")
+      // By hand, because `concurrency` joins what each fiber leaves of its references: a quarter of what a line takes.
+      Effect.map(
+        Effect.flatMap(
+          Effect.forEach(group, (line) => Effect.fork(verdictOf(line))),
+          (fibers) => Effect.forEach(fibers, (fiber) => Effect.flatten(Fiber.await(fiber)))
+        ),
+        (all) => all.map((verdict) => `${JSON.stringify(verdict)}\n`).join("")
       )
     ),
     // Who sent it has gone: what was accepted stays, and nobody is there to be told.
