@@ -28,7 +28,7 @@ import type { Usage } from "./Domain/Usage.js"
 import { Events, type TaskBelonging } from "./Events.js"
 import { Settings } from "./Settings.js"
 import { changedRows } from "./Sql/changes.js"
-import { SqlWriter, type Steps, unavailable } from "./Sql/Writer.js"
+import { Arrivals, SqlWriter, type Steps, unavailable } from "./Sql/Writer.js"
 import {
   blockedWhy,
   chunksOf,
@@ -433,7 +433,7 @@ const make = Effect.gen(function* () {
     ended,
     jobEnded
   })
-  const withInputs = makeWithInputs(sql)
+  const withInputs = makeWithInputs(sql, yield* Arrivals)
   const outcomes = makeOutcomes(sql, { record: events.appendOf, addEdges: consequences.addEdges })
 
   const taskRow = (tenant: TenantId, id: TaskId) =>

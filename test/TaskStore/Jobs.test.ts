@@ -2,6 +2,7 @@ import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
 import { JobId } from "../../src/Domain/Job.js"
+import { Arrivals } from "../../src/Sql/Writer.js"
 import type { NewJob, NewJobTask } from "../../src/TaskStore/Jobs.js"
 import { TaskStore } from "../../src/TaskStore.js"
 import { codex, failureOf, other, storeLayer, tenant } from "../Coordinator/harness.js"
@@ -138,6 +139,24 @@ describeOnEachDatabase("Jobs", (database) => {
       assert.deepStrictEqual(yield* states(1), ["succeeded", "succeeded", "succeeded", "succeeded"])
     }).pipe(Effect.provide(onIt))
   )
+
+  it.scoped("lets everybody have a turn after each result that it reads for another task", () => {
+    let turns = 0
+    const counted = Effect.sync(() => {
+      turns += 1
+    })
+    return Effect.gen(function* () {
+      const { classId, end, store } = yield* setUp
+      const sources = [1, 2, 3, 4, 5]
+      for (const n of sources) yield* store.insert(taskOf(n, classId))
+      yield* end(sources)
+      yield* store.insert(taskOf(6, classId, { submission: { dependsOn: sources.map(idOf) } }))
+      const [claim = assert.fail("nothing to claim")] = yield* store.claim(classId, 10)
+      turns = 0
+      yield* claim.request
+      assert.strictEqual(turns, sources.length)
+    }).pipe(Effect.provide(Layer.provideMerge(onIt, Layer.succeed(Arrivals, counted))))
+  })
 
   it.scoped("does after a failure what the job says: cancels what waits for it, stops, or goes on", () =>
     Effect.gen(function* () {
