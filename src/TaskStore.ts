@@ -778,7 +778,7 @@ const make = Effect.gen(function* () {
         if (missing !== undefined) return { _tag: "Missing", ...missing } as const
         yield* events.appendOf({ id, tenant, job_id: ended.job_id }, now, [{ type: "task.retried" }])
         const waits = ended.job_id !== null || ended.depends === 1
-        if (waits) yield* consequences.waitAgain([id], now)
+        if (waits) yield* consequences.waitAgain([id], now, id)
         else {
           yield* sql`
             UPDATE tasks SET state = 'queued', blocked_by = 0, error = NULL, attempts_spent = 0, owner_deaths = 0,
@@ -789,15 +789,17 @@ const make = Effect.gen(function* () {
         yield* sql`
           UPDATE tasks SET ladder_round = ladder_round + 1, ladder = NULL, attention = 0
           WHERE id = ${id} AND ladder IS NOT NULL`
-        if (waits || ended.awaited === 1) {
-          yield* consequences.reopened({ id, job: ended.job_id, was: ended.state, at: now })
-        }
+        const isMore =
+          (waits || ended.awaited === 1) &&
+          (yield* consequences.reopened({ id, job: ended.job_id, was: ended.state, at: now }))
         const [row] = yield* sql<TaskRow & { readonly class_id: number }>`
           SELECT class_id, ${sql.literal(taskColumns)} FROM tasks WHERE id = ${id}`
-        return row === undefined ? ({ _tag: "NotEnded" } as const) : ({ _tag: "Retried", row } as const)
+        return row === undefined ? ({ _tag: "NotEnded" } as const) : ({ _tag: "Retried", row, isMore } as const)
       })
     )
     if (retried._tag === "Retried") {
+      // It follows by itself, should that fail now.
+      if (retried.isMore) yield* Effect.ignore(consequences.sweep)
       return { task: yield* read(taskOf(retried.row)), classId: retried.row.class_id }
     }
     if (retried._tag === "Missing") {
