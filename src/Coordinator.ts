@@ -145,6 +145,10 @@ const make = Effect.gen(function* () {
   )
   yield* wakeOn(back, wake, "Waiting tasks could not be woken")
 
+  /** What the database did not answer may be stored all the same. */
+  const doubted = ({ _tag }: { readonly _tag: string }) =>
+    _tag === "ServiceUnavailable" ? Effect.sync(crew.doubt) : Effect.void
+
   const checkDependencies = (tenant: TenantId, { dependsOn = [] }: TaskSubmission) =>
     dependsOn.length === 0
       ? Effect.void
@@ -191,7 +195,7 @@ const make = Effect.gen(function* () {
       verdict: valid.verdict
     })
     return yield* Effect.uninterruptible(
-      Effect.map(accept, (accepted) => {
+      Effect.map(Effect.tapError(accept, doubted), (accepted) => {
         if (!accepted.replayed) {
           crew.due(deadline)
           crew.queued([classId])
@@ -237,7 +241,7 @@ const make = Effect.gen(function* () {
   const retry = Effect.fn("Coordinator.retry")(function* (tenant: TenantId, id: TaskId) {
     const { task } = yield* Effect.uninterruptible(
       // Others may be open again with it, each with a deadline of its own.
-      Effect.tap(store.retry(tenant, id), ({ classId, task }) =>
+      Effect.tap(Effect.tapError(store.retry(tenant, id), doubted), ({ classId, task }) =>
         Effect.sync(() => {
           crew.due(task.updatedAt)
           crew.queued([classId])

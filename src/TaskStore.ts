@@ -28,7 +28,7 @@ import type { Usage } from "./Domain/Usage.js"
 import { Events, type TaskBelonging } from "./Events.js"
 import { Settings } from "./Settings.js"
 import { changedRows } from "./Sql/changes.js"
-import { SqlWriter, type Steps, unavailable } from "./Sql/Writer.js"
+import { Arrivals, SqlWriter, type Steps, unavailable } from "./Sql/Writer.js"
 import {
   blockedWhy,
   chunksOf,
@@ -433,7 +433,7 @@ const make = Effect.gen(function* () {
     ended,
     jobEnded
   })
-  const withInputs = makeWithInputs(sql)
+  const withInputs = makeWithInputs(sql, yield* Arrivals)
   const outcomes = makeOutcomes(sql, { record: events.appendOf, addEdges: consequences.addEdges })
 
   const taskRow = (tenant: TenantId, id: TaskId) =>
@@ -456,16 +456,17 @@ const make = Effect.gen(function* () {
       firstOf
     )
 
-  /** Whether a key stands for a task; taken from one that it no longer stands for. Nobody else writes meanwhile. */
-  const isTaken = (tenant: TenantId, key: string, now: number) =>
-    Effect.gen(function* () {
-      const [row] = yield* sql<{ readonly seq: number; readonly created_at: number }>`
-        SELECT seq, created_at FROM tasks WHERE tenant = ${tenant} AND idempotency_key = ${key}`
-      if (row === undefined) return false
-      if (row.created_at > now - retention.keysMs) return true
-      yield* sql`UPDATE tasks SET idempotency_key = NULL, request_hash = NULL WHERE seq = ${row.seq}`
-      return false
-    })
+  /** The task that a key stands for, inside a write; taken from one that it no longer stands for. */
+  function* holderOf(tenant: TenantId, key: string, now: number): Steps<TaskRow | undefined> {
+    const [row] = yield* sql<{ readonly seq: number; readonly created_at: number }>`
+      SELECT seq, created_at FROM tasks WHERE tenant = ${tenant} AND idempotency_key = ${key}`
+    if (row === undefined) return undefined
+    if (row.created_at > now - retention.keysMs) {
+      return (yield* sql<TaskRow>`SELECT ${sql.literal(taskColumns)} FROM tasks WHERE seq = ${row.seq}`)[0]
+    }
+    yield* sql`UPDATE tasks SET idempotency_key = NULL, request_hash = NULL WHERE seq = ${row.seq}`
+    return undefined
+  }
 
   const notFound = (id: TaskId) => new NotFound({ message: `There is no task ${id}` })
 
@@ -509,15 +510,16 @@ const make = Effect.gen(function* () {
     yield* consequences.settle(now)
   }
 
-  /** Stores a new task; false where its key is taken. */
+  /** Stores a new task, or answers with the one that has its key: a moment later it may have it no more. */
   function* store(
     { classId, id, idempotency, priority, request, submission, tenant, type, verdict }: NewTask,
     now: number,
     deadline: number,
     edges: ReadonlyArray<Edge>
-  ): Steps<boolean> {
+  ): Steps<TaskRow | undefined> {
     const { key, hash } = Option.getOrElse(idempotency, () => noKey)
-    if (key !== null && (yield* isTaken(tenant, key, now))) return false
+    const holder = key === null ? undefined : yield* holderOf(tenant, key, now)
+    if (holder !== undefined) return holder
     const isBlocked = edges.length > 0
     const { max_nano_usd, max_tokens } = budgetColumns(submission)
     yield* sql`
@@ -533,7 +535,7 @@ const make = Effect.gen(function* () {
     const own = { id, tenant, job_id: null }
     if (verdict !== undefined) yield* events.appendOf(own, now, [{ type: "task.validated", verdict }])
     yield* isBlocked ? block(own, now, deadline, edges) : events.appendOf(own, now, justQueued)
-    return true
+    return undefined
   }
 
   const insert = Effect.fnUntraced(function* (task: NewTask) {
@@ -544,34 +546,32 @@ const make = Effect.gen(function* () {
       (dependsOn): Edge => ({ task: task.id, dependsOn, onFailure: "skip" })
     )
     const isBlocked = edges.length > 0
-    const inserted = yield* writer.writeSteps(() => store(task, now, deadline, edges))
-    if (inserted && isBlocked) {
+    const holder = yield* writer.writeSteps(() => store(task, now, deadline, edges))
+    if (holder !== undefined) {
+      const { hash } = Option.getOrElse(idempotency, () => noKey)
+      return { task: yield* sameRequest(holder, hash ?? ""), replayed: true }
+    }
+    if (isBlocked) {
       // What it waits for may have ended with the very write.
       const row = yield* found(task.id, yield* read(taskRow(task.tenant, task.id))).pipe(
         Effect.catchTag("NotFound", Effect.die)
       )
       return { task: yield* read(taskOf(row)), replayed: false }
     }
-    if (inserted) {
-      const made: Task = {
-        id: task.id,
-        tenant: task.tenant,
-        type: task.type,
-        priority: task.priority,
-        state: "queued",
-        attempts: 0,
-        createdAt: now,
-        updatedAt: now,
-        deadline,
-        ...shownOf(submission),
-        validation: task.verdict
-      }
-      return { task: made, replayed: false }
+    const made: Task = {
+      id: task.id,
+      tenant: task.tenant,
+      type: task.type,
+      priority: task.priority,
+      state: "queued",
+      attempts: 0,
+      createdAt: now,
+      updatedAt: now,
+      deadline,
+      ...shownOf(submission),
+      validation: task.verdict
     }
-    const { hash, key } = Option.getOrElse(idempotency, () => noKey)
-    const earlier = key === null ? Option.none() : yield* read(rowByKey(task.tenant, key, now))
-    if (Option.isNone(earlier)) return yield* Effect.die("an insert met a conflict with nothing")
-    return { task: yield* sameRequest(earlier.value, hash ?? ""), replayed: true }
+    return { task: made, replayed: false }
   }, traced("TaskStore.insert"))
 
   const list = Effect.fn("TaskStore.list")(function* (tenant: TenantId, query: ListQuery) {
@@ -778,25 +778,28 @@ const make = Effect.gen(function* () {
         if (missing !== undefined) return { _tag: "Missing", ...missing } as const
         yield* events.appendOf({ id, tenant, job_id: ended.job_id }, now, [{ type: "task.retried" }])
         const waits = ended.job_id !== null || ended.depends === 1
-        if (waits) yield* consequences.waitAgain([id], now)
+        if (waits) yield* consequences.waitAgain([id], now, id)
         else {
           yield* sql`
-            UPDATE tasks SET state = 'queued', error = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL,
+            UPDATE tasks SET state = 'queued', blocked_by = 0, error = NULL, attempts_spent = 0, owner_deaths = 0,
+              finished_at = NULL,
               deadline = CASE WHEN deadline <= ${now} THEN ${now} + allowed_ms ELSE deadline END, updated_at = ${now}
             WHERE id = ${id}`
         }
         yield* sql`
           UPDATE tasks SET ladder_round = ladder_round + 1, ladder = NULL, attention = 0
           WHERE id = ${id} AND ladder IS NOT NULL`
-        if (waits || ended.awaited === 1) {
-          yield* consequences.reopened({ id, job: ended.job_id, was: ended.state, at: now })
-        }
+        const isMore =
+          (waits || ended.awaited === 1) &&
+          (yield* consequences.reopened({ id, job: ended.job_id, was: ended.state, at: now }))
         const [row] = yield* sql<TaskRow & { readonly class_id: number }>`
           SELECT class_id, ${sql.literal(taskColumns)} FROM tasks WHERE id = ${id}`
-        return row === undefined ? ({ _tag: "NotEnded" } as const) : ({ _tag: "Retried", row } as const)
+        return row === undefined ? ({ _tag: "NotEnded" } as const) : ({ _tag: "Retried", row, isMore } as const)
       })
     )
     if (retried._tag === "Retried") {
+      // It follows by itself, should that fail now.
+      if (retried.isMore) yield* Effect.ignore(consequences.sweep)
       return { task: yield* read(taskOf(retried.row)), classId: retried.row.class_id }
     }
     if (retried._tag === "Missing") {

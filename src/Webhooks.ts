@@ -243,11 +243,13 @@ const start: Effect.Effect<
     Effect.gen(function* () {
       // Before the rows are read, so that what is announced meanwhile is looked at anew.
       host.nextAt = Number.POSITIVE_INFINITY
+      // One that ends while the rows are read may still be among them as it was before: its end has it looked at anew.
+      const before = new Set(host.underWay)
       const rows = yield* sql<DeliveryRow>`
         SELECT ${sql.literal(rowColumns)} FROM deliveries WHERE state = 'pending' AND host = ${name}
         ORDER BY next_at, seq LIMIT ${maxUnderWayPerHost + host.underWay.size + 1}`
       for (const row of rows) {
-        if (host.underWay.has(row.seq)) continue
+        if (before.has(row.seq)) continue
         if (row.next_at > now || host.underWay.size >= maxUnderWayPerHost || underWay >= maxUnderWay) {
           host.nextAt = Math.min(host.nextAt, row.next_at)
           break

@@ -154,6 +154,16 @@ describeOnEachDatabase("TaskStore", (database) => {
     }).pipe(Effect.provide(onIt))
   )
 
+  it.scoped("accepts a budget larger than it can count, as one that nobody uses up", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      const budget = { maxCostUsd: 1e300, maxTokens: Number.MAX_SAFE_INTEGER }
+      yield* store.insert(taskOf(1, id, { submission: budget }))
+      assert.deepInclude(yield* store.get(tenant, idOf(1)), budget)
+    }).pipe(Effect.provide(onIt))
+  )
+
   it.scoped("shows texts of any script whole, and previews without half characters", () =>
     Effect.gen(function* () {
       const store = yield* TaskStore

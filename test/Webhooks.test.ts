@@ -167,6 +167,48 @@ describeOnEachDatabase("Webhooks", (database) => {
 })
 
 describe("Webhooks", () => {
+  it.scoped("send nothing again that was delivered while the next ones were looked up", () => {
+    // A server answers with what it saw when it was asked; until `late` is open, later than that.
+    const late = Effect.unsafeMakeLatch(true)
+    const slow = Layer.effect(
+      SqlClient,
+      Effect.map(
+        SqlClient,
+        (sql) =>
+          new Proxy(sql, {
+            apply: (client, _, [strings, ...args]: [TemplateStringsArray, ...Array<never>]) =>
+              strings.join("").includes("FROM deliveries WHERE state = 'pending' AND host")
+                ? Effect.zipLeft(client(strings, ...args), late.await)
+                : client(strings, ...args)
+          })
+      )
+    )
+    const onIt = Webhooks.layer.pipe(
+      Layer.provide(slow),
+      Layer.provideMerge(TaskStore.layer),
+      Layer.provideMerge(Events.layer),
+      Layer.provideMerge(Sql.layerMemory),
+      Layer.provideMerge(scriptedWebhooks),
+      Layer.provideMerge(Settings.layer(Settings.make({ webhooks: { secrets: [Redacted.make(secret)] } }))),
+      Layer.orDie
+    )
+    return Effect.gen(function* () {
+      const answered = yield* Deferred.make<void>()
+      yield* answering(() => Effect.as(Deferred.await(answered), { status: 200 }))
+      yield* ended(1)
+      yield* sent(1)
+      yield* late.close
+      yield* ended(2)
+      yield* settle
+      yield* Deferred.succeed(answered, undefined)
+      yield* reaches(1, "delivered")
+      yield* late.open
+      yield* reaches(2, "delivered")
+      yield* settle
+      assert.lengthOf(yield* sentSoFar, 2)
+    }).pipe(Effect.provide(onIt))
+  })
+
   it.scoped("wait for time to pass, though the wall clock is set ahead and back meanwhile", () =>
     Effect.gen(function* () {
       const start = 1_800_000_000_000

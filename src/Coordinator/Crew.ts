@@ -24,6 +24,8 @@ export interface Crew {
   readonly queued: (classIds: Iterable<number>) => void
   /** Ends the wait of all tasks of a class, of those too that are just being parked. */
   readonly wake: (classId: number) => Effect.Effect<void, ServiceUnavailable>
+  /** Nobody knows what was stored: all there is to claim and all that is due is read anew. */
+  readonly doubt: () => void
   /** Something of the store is due at this instant, epoch ms. */
   readonly due: (at: number) => void
   /** Ends the fiber of a task that is no longer to be worked on; answers when its socket is closed. */
@@ -68,6 +70,12 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
     const due = (at: number): void => {
       if (at >= dueAt) return
       dueAt = at
+      signal.unsafeOpen()
+    }
+
+    const doubt = (): void => {
+      unsure = true
+      dueAt = Number.NEGATIVE_INFINITY
       signal.unsafeOpen()
     }
 
@@ -175,8 +183,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
 
     const filler = yield* round.pipe(
       Effect.catchAllCause((cause) => {
-        unsure = true
-        dueAt = Number.NEGATIVE_INFINITY
+        doubt()
         return Effect.zipRight(
           Effect.logError("Tasks could not be taken from the store", cause),
           Effect.sleep("1 second")
@@ -204,6 +211,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
       stopping: () => stopping,
       queued,
       wake,
+      doubt,
       due,
       drop
     }

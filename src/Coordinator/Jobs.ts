@@ -222,7 +222,13 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
       tasks
     })
     const firstDeadline = tasks.reduce((least, { deadline }) => Math.min(least, deadline), Number.POSITIVE_INFINITY)
-    return yield* Effect.uninterruptible(Effect.tap(insert, () => Effect.sync(() => crew.due(firstDeadline))))
+    // Due even where nobody heard that it was accepted.
+    return yield* Effect.uninterruptible(
+      Effect.ensuring(
+        insert,
+        Effect.sync(() => crew.due(firstDeadline))
+      )
+    )
   })
 
   return {

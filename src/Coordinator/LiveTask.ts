@@ -241,12 +241,14 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
 
   const main = (hold: Effect.Effect<Held | undefined, ServiceUnavailable>): Effect.Effect<Left> =>
     Effect.uninterruptibleMask((restore) => {
+      // A write that found the task to be another's may be one of ours that nobody heard of: then it was left as said, and
+      // where it was not, one look too many does no harm.
       const stored = (write: Effect.Effect<void, JournalError>, left: Left): Effect.Effect<Left> =>
         Effect.matchEffect(write, {
           onSuccess: () => Effect.succeed(left),
           onFailure: (error) =>
             error._tag === "OwnershipLost"
-              ? Effect.succeed(gone)
+              ? Effect.succeed(left)
               : Effect.retry(Effect.uninterruptible(write), {
                   schedule: untilStored,
                   while: ({ _tag }) => _tag === "ServiceUnavailable"
@@ -254,7 +256,7 @@ export const runTask = (options: LiveTaskOptions, task: ClaimedTask, state: Live
                   restore,
                   Effect.as(left),
                   Effect.catchTags({
-                    OwnershipLost: () => Effect.succeed(gone),
+                    OwnershipLost: () => Effect.succeed(left),
                     // The schedule never ends.
                     ServiceUnavailable: Effect.die
                   })

@@ -18,8 +18,8 @@ const noise = 1e-6
 
 export const usdOf = (nanoUsd: number): number => nanoUsd / nanoPerUsd
 
-/** A limit in USD, in whole billionths of a dollar. */
-export const limitOf = (usd: number): number => Math.floor(usd * nanoPerUsd + noise)
+/** A limit in USD, in whole billionths of a dollar. Nobody spends more than can be counted so, some 9 million USD. */
+export const limitOf = (usd: number): number => Math.min(Number.MAX_SAFE_INTEGER, Math.floor(usd * nanoPerUsd + noise))
 
 /** A cost in USD, rounded up to a whole billionth of a dollar: the books never show less than was spent. */
 export const nanoUsdOf = (usd: number): number => Math.ceil(usd * nanoPerUsd - noise)

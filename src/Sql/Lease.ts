@@ -1,13 +1,20 @@
 import type { SqlClient } from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { Deferred, Duration, Effect, Option, Schedule, type Scope } from "effect"
-import { DatabaseUnavailable, type Ownership } from "./Ownership.js"
+import { DatabaseUnavailable, type Fate, type Ownership } from "./Ownership.js"
 
 /** How long a lease lasts beyond its latest renewal, by the database's clock. */
 const lasts = Duration.seconds(10)
 const renewedEvery = Duration.seconds(2)
 /** How often a standby looks whether it may take over. */
 const lookedEvery = Duration.seconds(1)
+
+/**
+ * A transaction whose end was not answered is asked for this often, and for this long: by then the server has started anew,
+ * or has ended a session of which it hears no more.
+ */
+const askedEvery = Duration.millis(250)
+const askedFor = Duration.sum(lasts, Duration.seconds(2))
 
 const untilThen = `clock_timestamp() + interval '${Duration.toMillis(lasts)} milliseconds'`
 
@@ -78,12 +85,27 @@ export const takeLease = (sql: SqlClient, database: string): Effect.Effect<Owner
       inUse: true,
       message: `Another process has taken over the database ${database}, because this one did not renew its lease for ${Duration.toSeconds(lasts)} s. What it was doing is void; the other process goes on with it.`
     })
-    const mine = (rows: ReadonlyArray<unknown>): Effect.Effect<void, DatabaseUnavailable> =>
-      rows.length > 0 ? Effect.void : Effect.zipRight(Deferred.fail(gone, failure), failure)
+    const mine = <A>([row]: ReadonlyArray<A>): Effect.Effect<A, DatabaseUnavailable> =>
+      row === undefined ? Effect.zipRight(Deferred.fail(gone, failure), failure) : Effect.succeed(row)
+
+    /** PostgreSQL knows of each recent transaction what became of it. */
+    const fateOf = (transaction: number): Effect.Effect<Fate> =>
+      sql<{ readonly status: string | null }>`SELECT txid_status(${transaction}) AS status`.pipe(
+        Effect.flatMap(
+          ([row]): Effect.Effect<Fate, string> =>
+            row?.status === "committed"
+              ? Effect.succeed("committed")
+              : row?.status === "aborted"
+                ? Effect.succeed("undone")
+                : Effect.fail("it has not ended yet")
+        ),
+        Effect.retry(Schedule.intersect(Schedule.spaced(askedEvery), Schedule.upTo(Schedule.forever, askedFor))),
+        Effect.orElseSucceed((): Fate => "unknown")
+      )
 
     yield* sql`UPDATE ownership SET expires_at = ${sql.literal(untilThen)} WHERE epoch = ${epoch} RETURNING epoch`.pipe(
       Effect.tapError((error) => Effect.logWarning("The lease of the database could not be renewed", error)),
-      Effect.orElseSucceed(() => [epoch]),
+      Effect.orElseSucceed(() => [{ epoch }]),
       Effect.flatMap(mine),
       Effect.repeat(Schedule.spaced(renewedEvery)),
       Effect.ignore,
@@ -93,11 +115,12 @@ export const takeLease = (sql: SqlClient, database: string): Effect.Effect<Owner
 
     return {
       // A process that stops in the midst of a transaction holds the row; the database ends its session after a while.
-      check: Effect.flatMap(
-        sql`
-          SELECT set_config('idle_in_transaction_session_timeout', ${String(Duration.toMillis(lasts))}, true)
-          FROM ownership WHERE epoch = ${epoch} FOR KEY SHARE`,
-        mine
+      check: sql<{ readonly transaction: number }>`
+        SELECT set_config('idle_in_transaction_session_timeout', ${String(Duration.toMillis(lasts))}, true),
+          txid_current() AS transaction
+        FROM ownership WHERE epoch = ${epoch} FOR KEY SHARE`.pipe(
+        Effect.flatMap(mine),
+        Effect.map(({ transaction }) => fateOf(transaction))
       ),
       lost: Deferred.await(gone)
     }

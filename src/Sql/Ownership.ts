@@ -13,21 +13,28 @@ export class DatabaseUnavailable extends Schema.TaggedError<DatabaseUnavailable>
   inUse: Schema.optional(Schema.Boolean)
 }) {}
 
+/** What became of a transaction whose end was not answered. */
+export type Fate = "committed" | "undone" | "unknown"
+
 /** That this process, and no other, works on the database. */
 export class Ownership extends Context.Tag("dream-team/Ownership")<
   Ownership,
   {
     /**
      * For the beginning of a transaction: fails once another process has taken the database over, and keeps any other
-     * from doing so until the transaction ends.
+     * from doing so until the transaction ends. Answers how to ask afterwards whether it was committed, should nobody have
+     * heard of that.
      */
-    readonly check: Effect.Effect<void, SqlError | DatabaseUnavailable>
+    readonly check: Effect.Effect<Effect.Effect<Fate>, SqlError | DatabaseUnavailable>
     /** Waits, and fails once another process has taken the database over: then this one can do nothing more. */
     readonly lost: Effect.Effect<never, DatabaseUnavailable>
   }
 >() {
-  /** Ownership that nobody can take away while the process lives. */
-  static readonly certain: Ownership["Type"] = { check: Effect.void, lost: Effect.never }
+  /** Ownership that nobody can take away while the process lives, of a database that answers whatever it does. */
+  static readonly certain: Ownership["Type"] = {
+    check: Effect.succeed(Effect.succeed("undone")),
+    lost: Effect.never
+  }
 }
 
 /** The code that a database or the system gave with an error; empty where there is none. */

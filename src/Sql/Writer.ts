@@ -5,7 +5,7 @@ import type { YieldWrap } from "effect/Utils"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
 import { isTraced } from "../Telemetry/traced.js"
 import { inTurn } from "./inTurn.js"
-import { codeOf, DatabaseUnavailable, Ownership, rootOf } from "./Ownership.js"
+import { codeOf, DatabaseUnavailable, type Fate, Ownership, rootOf } from "./Ownership.js"
 
 /** Writes that may wait for their commit; the next one waits for room. */
 const maxQueued = 4096
@@ -27,6 +27,15 @@ interface Write {
   /** Hands the kept result to the caller. */
   readonly committed: () => void
   readonly failed: (cause: Cause.Cause<SqlError | DatabaseUnavailable>) => Effect.Effect<void>
+  /** Nobody can say whether it was committed. */
+  readonly unknown: () => void
+}
+
+/** How far a transaction came. */
+interface Progress {
+  begun: boolean
+  /** Asks what became of it, once nothing of it is left but its COMMIT. */
+  fate: Effect.Effect<Fate>
 }
 
 // A class, for its generator: a generator function made anew for each write would cost more than what it does.
@@ -57,6 +66,10 @@ class WriteOf<A> implements Write {
     return error instanceof SqlError
       ? Effect.map(Effect.logError("The task database refused a write", cause), () => this.answer(refusal(error)))
       : Effect.sync(() => this.answer(Effect.die(error)))
+  }
+
+  unknown(): void {
+    this.answer(unknownFate)
   }
 }
 
@@ -103,7 +116,8 @@ export class Arrivals extends Context.Reference<Arrivals>()("dream-team/Sql/Arri
  * The one fiber that writes. It commits in one transaction whatever is queued when it looks, and what arrives while
  * it commits is its next group: alone a write waits for nobody, under load many share one flush of the disk.
  * A group that fails is undone and its writes are tried one by one, so each caller gets its own outcome; but where not
- * even a transaction can be begun, or another process owns the database now, they all fail with it.
+ * even a transaction can be begun, or another process owns the database now, they all fail with it. A COMMIT may be made
+ * though its answer is lost, so the database is asked what became of it: to run its writes again would do them twice.
  * When the scope closes, what is queued is still committed and nothing more is taken.
  */
 const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.SqlClient | Scope.Scope> = Effect.gen(
@@ -121,15 +135,16 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
 
     const transaction = (
       group: ReadonlyArray<Write>,
-      progress: { begun: boolean }
+      progress: Progress
     ): Effect.Effect<void, SqlError | DatabaseUnavailable> =>
       Effect.suspend(() => {
         let reason = Option.none<Cause.Cause<SqlError | DatabaseUnavailable>>()
         const writes = Effect.gen(function* () {
-          yield* ownership.check
+          const fate = yield* ownership.check
           afterwards.clear()
           progress.begun = true
           for (const write of group) yield* write.run()
+          progress.fate = fate
         }).pipe(
           Effect.tapErrorCause((cause) =>
             Effect.sync(() => {
@@ -144,21 +159,37 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
         )
       })
 
+    const announce = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
+      Effect.zipRight(
+        committed,
+        Effect.sync(() => {
+          for (const write of group) write.committed()
+        })
+      )
+
     const commit = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
       Effect.suspend(() => {
-        const progress = { begun: false }
+        const progress: Progress = { begun: false, fate: Effect.succeed("undone") }
         return Effect.matchCauseEffect(transaction(group, progress), {
-          onSuccess: () =>
-            Effect.zipRight(
-              committed,
-              Effect.sync(() => {
-                for (const write of group) write.committed()
-              })
-            ),
+          onSuccess: () => announce(group),
           onFailure: (cause) =>
-            group.length === 1 || !progress.begun
-              ? Effect.forEach(group, (write) => write.failed(cause), { discard: true })
-              : Effect.forEach(group, (write) => commit([write]), { discard: true })
+            Effect.flatMap(progress.fate, (fate) => {
+              switch (fate) {
+                case "committed":
+                  return announce(group)
+                case "unknown":
+                  return Effect.zipRight(
+                    Effect.logError("The task database was lost in the midst of a commit", cause),
+                    Effect.sync(() => {
+                      for (const write of group) write.unknown()
+                    })
+                  )
+                case "undone":
+                  return group.length === 1 || !progress.begun
+                    ? Effect.forEach(group, (write) => write.failed(cause), { discard: true })
+                    : Effect.forEach(group, (write) => commit([write]), { discard: true })
+              }
+            })
         })
       })
 
@@ -239,6 +270,12 @@ const refusal = (error: SqlError): ServiceUnavailable => {
   }
   return unavailable
 }
+
+/** What callers are told when the database went away before it said whether it has committed their write. */
+const unknownFate = new ServiceUnavailable({
+  message:
+    "The task database does not answer, and nobody can say whether it has stored this. Look, or repeat it under the same idempotency key."
+})
 
 /** What callers are told when the database fails; the log has the cause. */
 export const unavailable = new ServiceUnavailable({

@@ -77,15 +77,21 @@ export interface Consequences {
   readonly close: (job: JobId) => Effect.Effect<void, SqlError>
   /** One batch of what is to be settled. */
   readonly settle: (at: number) => Effect.Effect<void, SqlError>
-  /** Puts tasks back to where they wait, with what they wait for counted anew and a fresh attempt budget. */
-  readonly waitAgain: (ids: ReadonlyArray<TaskId>, at: number) => Effect.Effect<void, SqlError>
-  /** Opens again the job of a retried task, and what was cancelled on its account, as part of the write that retries it. */
+  /**
+   * Puts tasks back to where they wait, with what they wait for counted anew and a fresh attempt budget. What was cancelled
+   * on account of `retried` is about to be put back as well, so nobody is told that it did not succeed.
+   */
+  readonly waitAgain: (ids: ReadonlyArray<TaskId>, at: number, retried: TaskId) => Effect.Effect<void, SqlError>
+  /**
+   * Opens again the job of a retried task, as part of the write that retries it, and what was cancelled on its account, as
+   * far as a batch goes; answers whether more of it may be left to `sweep`.
+   */
   readonly reopened: (task: {
     readonly id: TaskId
     readonly job: JobId | null
     readonly was: TaskState
     readonly at: number
-  }) => Effect.Effect<void, SqlError>
+  }) => Effect.Effect<boolean, SqlError>
   /** Queues tasks that nothing keeps any more. */
   readonly enqueue: (ids: ReadonlyArray<TaskId>, at: number) => Effect.Effect<void, SqlError>
   /** Settles, in bounded writes, all there is to settle. */
@@ -294,14 +300,20 @@ export const makeConsequences = (
         while (left > 0) {
           // The latest first: what this write has ended is settled by it, whatever else is under way.
           const [row] = yield* sql<
-            | { readonly seq: number; readonly kind: "task"; readonly id: TaskId }
+            | { readonly seq: number; readonly kind: "task" | "retried"; readonly id: TaskId }
             | { readonly seq: number; readonly kind: "job"; readonly id: JobId }
           >`SELECT seq, kind, id FROM settling ORDER BY seq DESC LIMIT 1`
           if (row === undefined) break
-          left -=
-            row.kind === "task"
-              ? yield* tellDependants(row.seq, row.id, at, left)
-              : yield* cancelRest(row.seq, row.id, at, left)
+          switch (row.kind) {
+            case "task":
+              left -= yield* tellDependants(row.seq, row.id, at, left)
+              break
+            case "job":
+              left -= yield* cancelRest(row.seq, row.id, at, left)
+              break
+            case "retried":
+              left -= yield* putBackMore(row.seq, row.id, at, left)
+          }
         }
         // Whom the end of a task has released may have its turn before those after it.
         yield* giveTurns(at)
@@ -410,7 +422,7 @@ export const makeConsequences = (
         { discard: true }
       )
 
-    const waitAgain = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
+    const waitAgain: Consequences["waitAgain"] = (ids, at, retried) =>
       Effect.gen(function* () {
         const which = sql.in("task_id", ids)
         // What has not succeeded is told of again, should it have ended already.
@@ -433,7 +445,7 @@ export const makeConsequences = (
           INSERT INTO settling (kind, id) SELECT DISTINCT 'task', tasks.id
           FROM dependencies JOIN tasks ON tasks.id = dependencies.depends_on
           WHERE ${sql.in("dependencies.task_id", ids)} AND dependencies.is_open = 1
-            AND tasks.state IN ('failed', 'cancelled')`
+            AND tasks.state IN ('failed', 'cancelled') AND (tasks.skipped_for IS NULL OR tasks.skipped_for <> ${retried})`
         const free = yield* sql<{ readonly id: TaskId }>`
           SELECT id FROM tasks WHERE ${sql.in("id", ids)} AND held = 0 AND blocked_by = 0 ORDER BY seq`
         yield* enqueue(
@@ -442,40 +454,89 @@ export const makeConsequences = (
         )
       })
 
-    const reopenJob = (id: JobId, at: number, failed: number, cancelled: number): Effect.Effect<void, SqlError> =>
+    const reopenJob = (
+      id: JobId,
+      at: number,
+      opened: { readonly failed: number; readonly cancelled: number },
+      isTold: boolean
+    ): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
         const [before] = yield* sql<Pick<JobRow, "state">>`SELECT state FROM jobs WHERE id = ${id}`
         const [job] = yield* sql<JobRow>`
           UPDATE jobs SET state = 'running', finished_at = NULL, closing = NULL, closed_for = NULL, updated_at = ${at},
-            failed = failed - ${failed}, cancelled = cancelled - ${cancelled}
+            failed = failed - ${opened.failed}, cancelled = cancelled - ${opened.cancelled}
           WHERE id = ${id} RETURNING ${sql.literal(jobColumns)}`
         if (job === undefined) return
         mayGiveTurns.add(id)
-        const type = before?.state === "running" ? "job.progress" : "job.reopened"
+        const isReopened = before?.state !== "running"
+        if (!isReopened && !isTold) return
+        const type = isReopened ? "job.reopened" : "job.progress"
         yield* options.appendJob(id, job.tenant, at, [{ type, ...countsOf(job) }])
+      })
+
+    /** Puts back what was cancelled on account of a task that is retried, one batch; answers whose jobs, and how many each. */
+    const putBack = (id: TaskId, at: number, limit: number) =>
+      Effect.gen(function* () {
+        // Neither a job that was cancelled as a whole goes on, nor one that was stopped by another task.
+        const rows = yield* sql<TaskBelonging>`
+          SELECT id, tenant, job_id FROM tasks WHERE skipped_for = ${id} AND state = 'cancelled' AND (
+            job_id IS NULL OR NOT EXISTS (
+              SELECT 1 FROM jobs WHERE jobs.id = tasks.job_id AND (closing = 'cancelled' OR (
+                closing = 'stopped' AND closed_for NOT IN (
+                  SELECT cause.id FROM tasks AS cause WHERE cause.skipped_for = ${id} AND cause.state = 'cancelled')))))
+          ORDER BY seq LIMIT ${limit}`
+        const jobs = new Map<JobId, number>()
+        for (const { job_id } of rows) if (job_id !== null) jobs.set(job_id, (jobs.get(job_id) ?? 0) + 1)
+        for (const row of rows) yield* options.appendTask(row, at, [{ type: "task.retried" }])
+        if (rows.length > 0) {
+          yield* waitAgain(
+            rows.map((row) => row.id),
+            at,
+            id
+          )
+        }
+        return { jobs, count: rows.length }
+      })
+
+    /** What is not put back, and never will be: whoever was put back and waits for it is told that it did not succeed. */
+    const tellOfTheRest = (id: TaskId): Effect.Effect<unknown, SqlError> => sql`
+      INSERT INTO settling (kind, id) SELECT DISTINCT 'task', tasks.id
+      FROM tasks JOIN dependencies ON dependencies.depends_on = tasks.id
+      WHERE tasks.skipped_for = ${id} AND tasks.state = 'cancelled' AND dependencies.is_open = 1`
+
+    /** Goes on to put back what was cancelled on account of a task; answers how many that were. */
+    const putBackMore = (seq: number, id: TaskId, at: number, limit: number): Effect.Effect<number, SqlError> =>
+      Effect.gen(function* () {
+        const [task] = yield* sql<{ readonly state: TaskState }>`SELECT state FROM tasks WHERE id = ${id}`
+        // Where it did not succeed once more, the rest stays as it is.
+        const goesOn = task !== undefined && (task.state === "succeeded" || !isTerminal(task.state))
+        const { count, jobs } = goesOn ? yield* putBack(id, at, limit) : { count: 0, jobs: new Map<JobId, number>() }
+        const isLast = count < limit
+        yield* Effect.forEach(jobs, ([job, cancelled]) => reopenJob(job, at, { failed: 0, cancelled }, isLast), {
+          discard: true
+        })
+        if (isLast) {
+          yield* sql`DELETE FROM settling WHERE seq = ${seq}`
+          yield* tellOfTheRest(id)
+        }
+        return Math.max(1, count)
       })
 
     const reopened: Consequences["reopened"] = ({ at, id, job, was }) =>
       Effect.gen(function* () {
-        /** Tasks that are open again, by the jobs they are of. */
-        const restored = new Map<JobId, number>(job === null ? [] : [[job, was === "cancelled" ? 1 : 0]])
-        let more = true
-        while (more) {
-          const rows = yield* sql<TaskBelonging>`
-            SELECT id, tenant, job_id FROM tasks WHERE skipped_for = ${id} AND state = 'cancelled' ORDER BY seq LIMIT ${batch}`
-          more = rows.length === batch
-          if (rows.length === 0) break
-          const ids = rows.map((row) => row.id)
-          for (const task of rows) yield* options.appendTask(task, at, [{ type: "task.retried" }])
-          yield* waitAgain(ids, at)
-          for (const { job_id } of rows) if (job_id !== null) restored.set(job_id, (restored.get(job_id) ?? 0) + 1)
-        }
+        if (job !== null) yield* sql`UPDATE jobs SET closing = NULL, closed_for = NULL WHERE id = ${job}`
+        const { count, jobs } = yield* putBack(id, at, settledAtOnce)
+        const failed = job !== null && was === "failed" ? 1 : 0
+        if (job !== null) jobs.set(job, (jobs.get(job) ?? 0) + 1 - failed)
         yield* Effect.forEach(
-          restored,
-          ([jobId, cancelled]) => reopenJob(jobId, at, jobId === job && was === "failed" ? 1 : 0, cancelled),
+          jobs,
+          ([jobId, cancelled]) => reopenJob(jobId, at, { failed: jobId === job ? failed : 0, cancelled }, true),
           { discard: true }
         )
+        const isMore = count === settledAtOnce
+        yield* isMore ? sql`INSERT INTO settling (kind, id) VALUES ('retried', ${id})` : tellOfTheRest(id)
         yield* settle(at)
+        return isMore
       })
 
     const sweep: Effect.Effect<void, ServiceUnavailable> = Effect.flatMap(Clock.currentTimeMillis, (now) =>

@@ -31,10 +31,11 @@ interface Source {
   readonly name: string | null
   readonly preview: string
   readonly state: TaskState
+  /** Of its result, bytes: the length in characters would take reading all of it. */
   readonly size: number | null
 }
 
-const sourceColumns = "seq, id, name, preview, state, LENGTH(result) AS size"
+const sourceColumns = "seq, id, name, preview, state, OCTET_LENGTH(result) AS size"
 
 const decodeResult = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskResult)))
 const decodeError = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskError)))
@@ -77,7 +78,9 @@ const outcomeOf = (state: TaskState, result: string | null, error: string | null
  * them together keep to the request's room: what does not fit is cut, the longest first, and it is said where.
  */
 export const makeWithInputs = (
-  sql: SqlClient.SqlClient
+  sql: SqlClient.SqlClient,
+  /** Lets everything else that is ready have its turn. */
+  turn: Effect.Effect<void>
 ): ((task: Dependant, request: StoredRequest) => Effect.Effect<StoredRequest, SqlError>) => {
   const sourcesOf = (task: Dependant) =>
     Effect.gen(function* () {
@@ -124,9 +127,9 @@ export const makeWithInputs = (
         taken.map((source) => frame + (source.size ?? 0)),
         room
       )
-      // One at a time, so that no more is held than what is kept.
+      // One at a time, so that no more is held than what is kept; and a large one takes a while to be read and cut.
       const turns = (yield* Effect.forEach(taken, (source) =>
-        turnsOf(source, Math.min(share, frame + Math.max(minShare, source.size ?? 0)))
+        Effect.zipLeft(turnsOf(source, Math.min(share, frame + Math.max(minShare, source.size ?? 0))), turn)
       )).flat()
       const note: ReadonlyArray<Message> =
         taken.length === sources.length

@@ -21,8 +21,8 @@ import { webhookOf } from "./Deliveries.js"
 import { firstOf, previewOf, rankOf } from "./Rows.js"
 import { budgetColumns } from "./Spending.js"
 
-/** Results shown in one page of a job at most, characters; the first is shown whatever its size. */
-const maxPageCharacters = 4_000_000
+/** Results shown in one page of a job at most, bytes; the first is shown whatever its size. */
+const maxPageBytes = 4_000_000
 /** Rows removed by one write. */
 const batch = 200
 
@@ -375,13 +375,14 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
             : yield* read(webhookOf(sql, "job_id", id, job.callbackUrl))
         const { next, tasks } = yield* read(
           Effect.gen(function* () {
+            // Of octets, because the length in characters takes reading all of a text.
             const sizes = yield* sql<{ readonly position: number; readonly size: number | null }>`
-              SELECT position, LENGTH(result) AS size FROM tasks WHERE job_id = ${id} AND position > ${after}
+              SELECT position, OCTET_LENGTH(result) AS size FROM tasks WHERE job_id = ${id} AND position > ${after}
               ORDER BY position LIMIT ${limit + 1}`
-            let characters = 0
+            let bytes = 0
             const fitting = sizes.slice(0, limit).filter(({ size }, index) => {
-              characters += size ?? 0
-              return index === 0 || characters <= maxPageCharacters
+              bytes += size ?? 0
+              return index === 0 || bytes <= maxPageBytes
             })
             const last = fitting.at(-1)?.position ?? after
             const rows = yield* sql<JobTaskRow>`

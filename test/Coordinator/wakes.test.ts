@@ -3,7 +3,7 @@ import { Clock, Effect, Layer, TestClock } from "effect"
 import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import { ServiceUnavailable } from "../../src/Domain/ApiError.js"
-import { LeaseUnavailable } from "../../src/Domain/Failure.js"
+import { CallRefused, LeaseUnavailable } from "../../src/Domain/Failure.js"
 import { Events } from "../../src/Events.js"
 import { Settings } from "../../src/Settings.js"
 import { Sql } from "../../src/Sql.js"
@@ -14,6 +14,7 @@ import {
   codex,
   error,
   eventually,
+  failureOf,
   makeDetector,
   makeScript,
   reaches,
@@ -21,12 +22,20 @@ import {
   settle,
   submitted,
   succeed,
+  tenant,
   validator
 } from "./harness.js"
 
 type Store = TaskStore["Type"]
 
 const noAnswer = new ServiceUnavailable({ message: "the database does not answer" })
+
+const refused = new CallRefused({
+  message: "refused",
+  platform: codex,
+  failure: { scope: "request", message: "refused" },
+  trace: []
+})
 
 const busyUntil = (earliestAt: number) =>
   error(new LeaseUnavailable({ message: "nobody is free", reasons: [], earliestAt }))
@@ -131,6 +140,46 @@ describe("a waiting task is woken", () => {
       yield* settle
       yield* TestClock.adjust("3 seconds")
       for (const task of tasks) yield* reaches(coordinator, task.id, "succeeded")
+    })
+  )
+
+  it.scoped("though nobody heard that it was stored as waiting", () =>
+    Effect.gen(function* () {
+      let lost = 1
+      const { coordinator, script } = yield* startWith((store) => ({
+        ...store,
+        park: (...args) => Effect.tap(store.park(...args), () => (lost-- > 0 ? noAnswer : Effect.void))
+      }))
+      yield* script.say("parked", busyUntil(60_000), succeed("done"))
+      const task = yield* submitted(coordinator, ask("parked"))
+      yield* reaches(coordinator, task.id, "waiting")
+      yield* TestClock.adjust("61 seconds")
+      yield* reaches(coordinator, task.id, "succeeded")
+    })
+  )
+
+  it.scoped("though nobody heard that it was accepted, or queued again", () =>
+    Effect.gen(function* () {
+      let lost = 1
+      const forgetful = <A, E>(write: Effect.Effect<A, E>) =>
+        Effect.tap(write, () => (lost-- > 0 ? noAnswer : Effect.void))
+      const { coordinator, script } = yield* startWith((store) => ({
+        ...store,
+        insert: (task) => forgetful(store.insert(task)),
+        retry: (...args) => forgetful(store.retry(...args))
+      }))
+      yield* script.say("stored", error(refused))
+      assert.strictEqual(
+        failureOf(yield* Effect.exit(submitted(coordinator, ask("stored"))))?._tag,
+        "ServiceUnavailable"
+      )
+      const { tasks } = yield* coordinator.list(tenant, {})
+      const [task = assert.fail("it was not stored")] = tasks
+      yield* reaches(coordinator, task.id, "failed")
+      lost = 1
+      assert.strictEqual(failureOf(yield* Effect.exit(coordinator.retry(tenant, task.id)))?._tag, "ServiceUnavailable")
+      yield* script.say("stored", succeed("done"))
+      yield* reaches(coordinator, task.id, "succeeded")
     })
   )
 

@@ -2,9 +2,10 @@ import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Option, TestClock } from "effect"
 import { JobId } from "../../src/Domain/Job.js"
+import { Arrivals } from "../../src/Sql/Writer.js"
 import type { NewJob, NewJobTask } from "../../src/TaskStore/Jobs.js"
 import { TaskStore } from "../../src/TaskStore.js"
-import { codex, failureOf, other, storeLayer, tenant } from "../Coordinator/harness.js"
+import { codex, eventually, failureOf, other, storeLayer, tenant } from "../Coordinator/harness.js"
 import { describeOnEachDatabase } from "../support/databases.js"
 import { complete, idOf, started, taskOf } from "./fixtures.js"
 
@@ -139,6 +140,24 @@ describeOnEachDatabase("Jobs", (database) => {
     }).pipe(Effect.provide(onIt))
   )
 
+  it.scoped("lets everybody have a turn after each result that it reads for another task", () => {
+    let turns = 0
+    const counted = Effect.sync(() => {
+      turns += 1
+    })
+    return Effect.gen(function* () {
+      const { classId, end, store } = yield* setUp
+      const sources = [1, 2, 3, 4, 5]
+      for (const n of sources) yield* store.insert(taskOf(n, classId))
+      yield* end(sources)
+      yield* store.insert(taskOf(6, classId, { submission: { dependsOn: sources.map(idOf) } }))
+      const [claim = assert.fail("nothing to claim")] = yield* store.claim(classId, 10)
+      turns = 0
+      yield* claim.request
+      assert.strictEqual(turns, sources.length)
+    }).pipe(Effect.provide(Layer.provideMerge(onIt, Layer.succeed(Arrivals, counted))))
+  })
+
   it.scoped("does after a failure what the job says: cancels what waits for it, stops, or goes on", () =>
     Effect.gen(function* () {
       const { classId, end, states, store } = yield* setUp
@@ -225,6 +244,58 @@ describeOnEachDatabase("Jobs", (database) => {
       assert.deepStrictEqual([page.job.tasks.length, page.next], [200, Option.some(200)])
       const last = yield* store.jobs.result(tenant, jobIdOf(1), { after: 400, limit: 200 })
       assert.deepStrictEqual([last.job.tasks.length, last.next], [50, Option.none()])
+    }).pipe(Effect.provide(onIt))
+  )
+
+  // Each waits for the one after it, and the last for the first: those that wait are put back before what they wait for.
+  const backwards = (count: number, classId: number) =>
+    Array.from({ length: count }, (_, index) =>
+      jobTask(index + 1, classId, { dependsOn: index === 0 ? [] : [idOf(index + 1 === count ? 1 : index + 2)] })
+    )
+
+  it.scoped("puts back more tasks than one write holds, whatever their order, and others have their turn", () =>
+    Effect.gen(function* () {
+      const { classId, end, store } = yield* setUp
+      yield* store.jobs.insert(jobOf(1, backwards(160, classId)))
+      yield* end([1], "fail")
+      const ended = Effect.map(store.jobs.get(tenant, jobIdOf(1)), (job) => [job.state, job.counts])
+      yield* eventually(ended, ([state]) => state === "failed")
+      const retrying = yield* Effect.fork(store.retry(tenant, idOf(1)))
+      yield* store.insert(taskOf(999, classId))
+      assert.isAbove((yield* store.jobs.get(tenant, jobIdOf(1))).counts.cancelled, 0, "not all in one write")
+      yield* Fiber.join(retrying)
+      assert.deepStrictEqual(yield* ended, ["running", counts(0, 0, 0, 160)])
+      yield* end([1, 999])
+      for (let n = 160; n > 1; n--) yield* end([n])
+      assert.deepStrictEqual(yield* ended, ["succeeded", counts(160, 0, 0, 160)])
+    }).pipe(Effect.provide(onIt))
+  )
+
+  it.scoped("puts nothing more back once the retried task did not succeed again, nor in a cancelled job", () =>
+    Effect.gen(function* () {
+      const { classId, end, store } = yield* setUp
+      yield* store.jobs.insert(jobOf(1, backwards(160, classId)))
+      yield* end([1], "fail")
+      const ended = (job: number) =>
+        Effect.map(store.jobs.get(tenant, jobIdOf(job)), ({ counts, state }) => [state, counts])
+      yield* eventually(ended(1), ([state]) => state === "failed")
+      yield* Effect.all([store.retry(tenant, idOf(1)), store.cancel(tenant, idOf(1))], { concurrency: "unbounded" })
+      yield* eventually(ended(1), ([state]) => state === "cancelled")
+      assert.deepStrictEqual(yield* ended(1), ["cancelled", counts(0, 0, 160, 160)])
+
+      yield* store.insert(taskOf(500, classId))
+      const outside = Array.from({ length: 160 }, (_, n) => jobTask(600 + n, classId, { dependsOn: [idOf(500)] }))
+      yield* store.jobs.insert(jobOf(2, outside))
+      yield* end([500], "fail")
+      yield* eventually(ended(2), ([state]) => state === "cancelled")
+      yield* Effect.all([store.retry(tenant, idOf(500)), store.jobs.cancel(tenant, jobIdOf(2))], {
+        concurrency: "unbounded"
+      })
+      assert.deepStrictEqual(yield* ended(2), ["cancelled", counts(0, 0, 160, 160)])
+      assert.deepStrictEqual(
+        (yield* store.claim(classId, 10)).map(({ id }) => id),
+        [idOf(500)]
+      )
     }).pipe(Effect.provide(onIt))
   )
 

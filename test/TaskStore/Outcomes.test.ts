@@ -51,6 +51,25 @@ const branchOf = (claim: ClaimedTask, classId: number, steps: Readonly<Record<st
 describeOnEachDatabase("what is made for a task", (database) => {
   const onIt = storeLayer.pipe(Layer.provideMerge(database))
 
+  it.scoped("waits for nothing any more once it was cancelled and is tried again", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { claim, classId } = yield* usedUp(store)
+      yield* store.branch(claim, branchOf(claim, classId, { "class-1": 2 }))
+      yield* store.cancel(tenant, claim.id)
+      yield* store.retry(tenant, claim.id)
+      const [again = assert.fail()] = yield* store.claim(classId, 5)
+      assert.strictEqual(again.id, claim.id)
+      yield* store.park(again, 5_000, "busy")
+      yield* TestClock.adjust("5 seconds")
+      assert.deepStrictEqual(yield* store.wakeDue, [classId])
+      assert.deepStrictEqual(
+        (yield* store.claim(classId, 5)).map(({ id }) => id),
+        [claim.id]
+      )
+    }).pipe(Effect.provide(onIt))
+  )
+
   it.scoped("lets it wait until all of it has ended, however", () =>
     Effect.gen(function* () {
       const store = yield* TaskStore

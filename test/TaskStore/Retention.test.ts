@@ -137,6 +137,23 @@ describeOnEachDatabase("Retention", (database) => {
     }).pipe(Effect.provide(onIt))
   )
 
+  it.scoped("answers with the task of a key that is freed at the same moment", () =>
+    Effect.gen(function* () {
+      const { classId, store } = yield* setUp
+      yield* store.insert(taskOf(1, classId, { key: "k" }))
+      yield* TestClock.adjust(hours(24) - 1)
+      // as by a clock that is a little ahead
+      const ahead = Settings.layer(Settings.make({ retention: { keysMs: hours(23) } }))
+      const { run } = yield* Effect.provide(Retention, Retention.layer.pipe(Layer.provide(ahead)))
+      const [again, { keys }] = yield* Effect.all([store.insert(taskOf(1, classId, { key: "k" })), run], {
+        concurrency: "unbounded"
+      })
+      assert.strictEqual(keys, 1)
+      assert.deepInclude(again, { replayed: true })
+      assert.strictEqual(again.task.id, idOf(1))
+    }).pipe(Effect.provide(onIt))
+  )
+
   it.scoped("runs by itself a minute after the start and every hour, also after it failed", () =>
     Effect.gen(function* () {
       const { finish, rows, sql } = yield* setUp
