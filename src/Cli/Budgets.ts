@@ -1,7 +1,7 @@
 import { Clock, Console, Effect, type Option } from "effect"
 import { BudgetsView } from "../Domain/Budget.js"
 import { printAs, withService } from "./Connection.js"
-import { budgetsText } from "./Words.js"
+import { budgetsText } from "./ResourceWords.js"
 
 /** Prints what is spent of the day's budgets. */
 export const run = ({ json, url }: { readonly url: Option.Option<string>; readonly json: boolean }) =>

@@ -7,7 +7,7 @@ import { Task, type TaskId } from "../Domain/Task.js"
 import { withService } from "./Connection.js"
 import { CommandFailed } from "./Exit.js"
 import { counted, oneLine } from "./Output.js"
-import { taskError } from "./Words.js"
+import { taskError } from "./TaskWords.js"
 
 export interface BulkOptions {
   /** `-`: standard input. */

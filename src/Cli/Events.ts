@@ -2,8 +2,8 @@ import { Console, Effect, Option, Schema, Stream } from "effect"
 import { ServiceEvent } from "../Domain/Event.js"
 import { EventTypes } from "../Events/Api.js"
 import { withService } from "./Connection.js"
+import { serviceEventLine } from "./EventWords.js"
 import { Misuse } from "./Exit.js"
-import { serviceEventLine } from "./Words.js"
 
 export interface EventsOptions {
   readonly type: Option.Option<string>

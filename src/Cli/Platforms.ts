@@ -3,10 +3,11 @@ import { PlatformResources } from "../Domain/Lease.js"
 import { PlatformList } from "../PlatformDetector/Api.js"
 import { PlatformHistory } from "../ResourceManager/Api.js"
 import { printAs, withService } from "./Connection.js"
+import { platformEventLine } from "./EventWords.js"
 import { CommandFailed } from "./Exit.js"
 import { counted } from "./Output.js"
+import { platformTable } from "./PlatformWords.js"
 import { platformId } from "./Tasks.js"
-import { platformEventLine, platformTable } from "./Words.js"
 
 export interface PlatformsOptions {
   readonly url: Option.Option<string>

@@ -1,7 +1,7 @@
 import { Clock, Console, Effect, type Option } from "effect"
 import { ResourcesView } from "../Domain/Lease.js"
 import { printAs, withService } from "./Connection.js"
-import { resourcesText } from "./Words.js"
+import { resourcesText } from "./ResourceWords.js"
 
 /** Prints every limit, permit, breaker and queue as it stands now. */
 export const run = ({ json, url }: { readonly url: Option.Option<string>; readonly json: boolean }) =>

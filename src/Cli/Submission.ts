@@ -5,7 +5,7 @@ import { type Priority, TaskPreview, type TaskSubmission, type TaskType } from "
 import { printAs } from "./Connection.js"
 import { CommandFailed, Misuse } from "./Exit.js"
 import { platformId } from "./Tasks.js"
-import { previewText } from "./Words.js"
+import { previewText } from "./TaskWords.js"
 
 /** What a person says of a task on the command line. */
 export interface SubmissionOptions {

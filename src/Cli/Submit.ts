@@ -3,10 +3,11 @@ import type { Client } from "../Client.js"
 import { Task, type TaskId } from "../Domain/Task.js"
 import * as Bulk from "./Bulk.js"
 import { printAs, withService } from "./Connection.js"
+import { eventLine } from "./EventWords.js"
 import { CommandFailed, Misuse } from "./Exit.js"
 import { printable } from "./Output.js"
 import { printPreview, type SubmissionOptions, submissionOf } from "./Submission.js"
-import { eventLine, taskError } from "./Words.js"
+import { taskError } from "./TaskWords.js"
 
 export interface SubmitOptions extends SubmissionOptions {
   readonly idempotencyKey: Option.Option<string>

@@ -4,8 +4,9 @@ import { isFinal, TaskEvent } from "../Domain/Event.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { type Priority, Task, type TaskState, type TaskType } from "../Domain/Task.js"
 import { printAs, taskId, withService } from "./Connection.js"
+import { eventLine } from "./EventWords.js"
 import { CommandFailed, Misuse } from "./Exit.js"
-import { eventLine, taskTable, taskText } from "./Words.js"
+import { taskTable, taskText } from "./TaskWords.js"
 
 interface Common {
   readonly url: Option.Option<string>
