@@ -14,6 +14,7 @@ import {
   shortestWindowMs
 } from "../Domain/Session.js"
 import { SessionsSql, SessionsUnavailable } from "../SessionStore.js"
+import { jsonColumn } from "../Sql/jsonColumn.js"
 
 /** How its conversation reaches the platform: itself, or told in fewer tokens. */
 export type Conveyance = "whole" | "summary"
@@ -110,7 +111,7 @@ const pruned = 50
 const maxAnswerChars = 200_000
 
 const orNull = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(schema)
-const json = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(Schema.parseJson(Schema.typeSchema(schema)))
+const json = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(jsonColumn(schema))
 
 const Row = Schema.Struct({
   id: HandoffId,

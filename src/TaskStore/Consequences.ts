@@ -14,11 +14,12 @@ import {
   type TenantId
 } from "../Domain/Task.js"
 import type { Events, TaskBelonging } from "../Events.js"
+import { jsonColumn } from "../Sql/jsonColumn.js"
 import { SqlWriter, type Steps } from "../Sql/Writer.js"
 import { makeNotices } from "./Notices.js"
 
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
-const batch = 200
+export const batch = 200
 /** Of these, tasks that are ended or released in one write: each takes several statements, and nobody else has a turn. */
 const settledAtOnce = 50
 /** A job tells of its progress this often at most. */
@@ -113,7 +114,7 @@ export const turnWhy = "waits for its turn in its job"
 export const blockedWhy = (count: number): string => `waits for ${count} ${count === 1 ? "task" : "tasks"}`
 
 const nothingUsed = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, costUsd: 0 }
-const decodeResult = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskResult)))
+const decodeResult = Schema.decodeOption(jsonColumn(TaskResult))
 
 export const makeConsequences = (
   options: ConsequencesOptions

@@ -4,19 +4,20 @@ import { Effect, Option, type ParseResult, Schema } from "effect"
 import type { TaskEventBody } from "../Domain/Event.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import {
-  Alternative,
+  type Alternative,
   AlternativeKind,
   type AlternativeView,
   TaskError,
   type TaskId,
-  TaskResult,
+  type TaskResult,
   type TaskState
 } from "../Domain/Task.js"
 import type { Events, TaskBelonging } from "../Events.js"
+import { decodeColumn } from "../Sql/jsonColumn.js"
 import type { Steps } from "../Sql/Writer.js"
 import type { NewTask } from "../TaskStore.js"
 import type { Edge } from "./Consequences.js"
-import { previewOf, rankOf, storable } from "./Rows.js"
+import { decodeAlternative, decodeError, decodeResult, nullable, previewOf, rankOf, storable } from "./Rows.js"
 import { budgetColumns } from "./Spending.js"
 
 /** Bytes kept of an incomplete answer. */
@@ -75,11 +76,7 @@ export interface PartialAnswer {
   readonly text: string
 }
 
-const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
-export const decodeLadder = column(Ladder)
-const decodeAlternative = column(Alternative)
-const decodeResult = column(TaskResult)
-const decodeError = column(TaskError)
+export const decodeLadder = decodeColumn(Ladder)
 
 const stepOf = (round: number, step: string): string => `${round}/${step}`
 
@@ -96,11 +93,6 @@ const bounded = (text: string): string => {
         .replace(/\uFFFD+$/, "")
 }
 
-const maybe = <A>(
-  text: string | null,
-  decode: (text: string) => Effect.Effect<A, ParseResult.ParseError>
-): Effect.Effect<A | undefined, ParseResult.ParseError> => (text === null ? Effect.succeed(undefined) : decode(text))
-
 interface ChildRow {
   readonly id: TaskId
   readonly state: TaskState
@@ -116,8 +108,8 @@ const childOf = (row: ChildRow): Effect.Effect<Child, ParseResult.ParseError> =>
       id: row.id,
       state: row.state,
       ...(yield* decodeAlternative(row.alternative)),
-      result: yield* maybe(row.result, decodeResult),
-      error: yield* maybe(row.error, decodeError),
+      result: yield* nullable(row.result, decodeResult),
+      error: yield* nullable(row.error, decodeError),
       spentUsd: row.spent_nano_usd / 1e9
     }
   })
