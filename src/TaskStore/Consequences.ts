@@ -1,5 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
+import type { Fragment } from "@effect/sql/Statement"
 import { Clock, Effect, Option, Queue, Schedule, Schema, type Scope, type Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { JobEventBody, TaskEventBody } from "../Domain/Event.js"
@@ -132,6 +133,10 @@ export const makeConsequences = (
     /** True while a batch is being settled: the ends it brings about are settled by its own rounds. */
     let isSettling = false
 
+    /** Why a task waits that so many others keep, in SQL. */
+    const whyBlockedBy = (count: Fragment) =>
+      sql`CASE ${count} WHEN 0 THEN ${turnWhy} WHEN 1 THEN ${blockedWhy(1)} ELSE 'waits for ' || (${count}) || ' tasks' END`
+
     const enqueue = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
         if (ids.length === 0) return
@@ -233,10 +238,8 @@ export const makeConsequences = (
             readonly held: number
             readonly job_id: JobId | null
           }>`
-            UPDATE tasks SET blocked_by = blocked_by - 1, updated_at = ${at}, waiting_why = CASE
-              WHEN blocked_by = 1 THEN ${turnWhy}
-              WHEN blocked_by = 2 THEN ${blockedWhy(1)}
-              ELSE 'waits for ' || (blocked_by - 1) || ' tasks' END
+            UPDATE tasks SET blocked_by = blocked_by - 1, updated_at = ${at},
+              waiting_why = ${whyBlockedBy(sql`blocked_by - 1`)}
             WHERE ${sql.in("id", released)} AND state = 'waiting' AND blocked_by > 0
             RETURNING id, blocked_by, held, job_id`
           const free = new Set(rows.filter((row) => row.blocked_by === 0 && row.held === 0).map((row) => row.id))
@@ -427,8 +430,7 @@ export const makeConsequences = (
             skipped_for = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL, updated_at = ${at},
             deadline = CASE WHEN deadline <= ${at} THEN ${at} + allowed_ms ELSE deadline END,
             wake_at = CASE WHEN deadline <= ${at} THEN ${at} + allowed_ms ELSE deadline END,
-            waiting_why = CASE WHEN blocked_by = 0 THEN ${turnWhy} WHEN blocked_by = 1 THEN ${blockedWhy(1)}
-              ELSE 'waits for ' || blocked_by || ' tasks' END
+            waiting_why = ${whyBlockedBy(sql`blocked_by`)}
           WHERE ${sql.in("id", ids)}`
         yield* sql`
           INSERT INTO settling (kind, id) SELECT DISTINCT 'task', tasks.id

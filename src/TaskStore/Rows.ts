@@ -27,7 +27,7 @@ import { Usage } from "../Domain/Usage.js"
 import { decodeColumn } from "../Sql/jsonColumn.js"
 
 /** Characters of a prompt that a list shows. */
-export const previewLength = 200
+const previewLength = 200
 
 /** What a task sends and what that needs, as accepted. */
 export const StoredRequest = Schema.Struct({
@@ -109,7 +109,7 @@ export interface SummaryRow extends CommonRow {
   readonly preview: string
 }
 
-export const commonColumns =
+const commonColumns =
   "seq, id, tenant, type, priority, state, deadline, wake_at, waiting_why, attempts, platform, created_at, updated_at, started_at, finished_at, error, job_id, name, parent_id, partial, attention, spent_nano_usd, spent_tokens"
 export const taskColumns = `${commonColumns}, submission, result, request_hash, validation, alternative, children`
 export const summaryColumns = `${commonColumns}, preview`

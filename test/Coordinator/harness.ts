@@ -230,11 +230,11 @@ export const startOn = (
   })
 
 /** A coordinator on a database of its own, with its script. */
-export const fresh = (options: { readonly settings?: SettingsShape } = {}) =>
+export const fresh = () =>
   Effect.gen(function* () {
     const script = yield* makeScript
     const detector = yield* makeDetector
-    const started = yield* startOn(Layer.orDie(Sql.layerMemory), script, { ...options, detector: detector.layer })
+    const started = yield* startOn(Layer.orDie(Sql.layerMemory), script, { detector: detector.layer })
     return { ...started, script, detector }
   })
 
@@ -267,8 +267,8 @@ export const reaches = (coordinator: Coordinator["Type"], id: TaskId, state: Tas
   eventually(coordinator.get(tenant, id), (task) => task.state === state)
 
 /** The stored events of a task, as long as there are `count` of them. */
-export const firstEvents = (coordinator: Coordinator["Type"], id: TaskId, count: number, after = 0) =>
-  Effect.flatMap(coordinator.events(tenant, id, Option.some(after)), (stream) =>
+export const firstEvents = (coordinator: Coordinator["Type"], id: TaskId, count: number) =>
+  Effect.flatMap(coordinator.events(tenant, id, Option.none()), (stream) =>
     Effect.map(Stream.runCollect(Stream.take(stream, count)), (events): ReadonlyArray<TaskEvent> => [...events])
   )
 
