@@ -103,7 +103,6 @@ export const makeHttpPlatform = (
       classify({
         platform,
         model,
-        wire: settings.wire,
         baseUrl: settings.baseUrl,
         apiKey,
         status,

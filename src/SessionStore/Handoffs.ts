@@ -52,8 +52,6 @@ export interface HandoffRecord {
   readonly answeredBy: string | undefined
   /** Grows with every owner: a write of an earlier one changes nothing. */
   readonly epoch: number
-  /** Until when its owner has it. */
-  readonly leaseUntil: number
   readonly createdAt: number
   readonly updatedAt: number
 }
@@ -140,7 +138,6 @@ const Row = Schema.Struct({
   answer: orNull(Schema.String),
   answered_by: orNull(Schema.String),
   lease_epoch: Schema.Int,
-  lease_until: Schema.Number,
   created_at: Schema.Number,
   updated_at: Schema.Number
 })
@@ -172,7 +169,6 @@ const recordOf = (row: typeof Row.Type): HandoffRecord => ({
   answer: row.answer ?? undefined,
   answeredBy: row.answered_by ?? undefined,
   epoch: row.lease_epoch,
-  leaseUntil: row.lease_until,
   createdAt: row.created_at,
   updatedAt: row.updated_at
 })

@@ -88,8 +88,6 @@ export interface Consequences {
     readonly was: TaskState
     readonly at: number
   }) => Effect.Effect<void, SqlError>
-  /** Queues tasks that nothing keeps any more. */
-  readonly enqueue: (ids: ReadonlyArray<TaskId>, at: number) => Effect.Effect<void, SqlError>
   /** Settles, in bounded writes, all there is to settle. */
   readonly sweep: Effect.Effect<void, ServiceUnavailable>
   /** Classes that got queued tasks by other writes than those of the tasks' owners. For one reader. */
@@ -137,6 +135,7 @@ export const makeConsequences = (
     const whyBlockedBy = (count: Fragment) =>
       sql`CASE ${count} WHEN 0 THEN ${turnWhy} WHEN 1 THEN ${blockedWhy(1)} ELSE 'waits for ' || (${count}) || ' tasks' END`
 
+    /** Queues tasks that nothing keeps any more. */
     const enqueue = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
         if (ids.length === 0) return
@@ -513,7 +512,6 @@ export const makeConsequences = (
       settle,
       waitAgain,
       reopened,
-      enqueue,
       sweep,
       queued: queued.stream,
       dropped: dropped.stream

@@ -12,7 +12,7 @@ import { PlatformId } from "../../src/Domain/Platform.js"
 import { type Task, type TaskId, type TaskState, type TaskSubmission, TenantId } from "../../src/Domain/Task.js"
 import { Events } from "../../src/Events.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
-import { Settings, type SettingsShape } from "../../src/Settings.js"
+import { Settings } from "../../src/Settings.js"
 import type { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { TaskStore } from "../../src/TaskStore.js"
@@ -212,7 +212,7 @@ export const storeLayer = TaskStore.layer.pipe(
 export const startOn = (
   client: Layer.Layer<SqlClient | SqlWriter>,
   script: Pick<Script, "layer">,
-  options: { readonly settings?: SettingsShape; readonly detector?: Layer.Layer<PlatformDetector> } = {}
+  options: { readonly detector?: Layer.Layer<PlatformDetector> } = {}
 ) =>
   Effect.gen(function* () {
     const detector = options.detector ?? (yield* makeDetector).layer
@@ -220,7 +220,7 @@ export const startOn = (
       Coordinator.layer.pipe(
         Layer.provide(Budgets.layerStored),
         Layer.provideMerge(storeLayer),
-        Layer.provide([client, script.layer, detector, validator, Settings.layer(options.settings ?? settings)])
+        Layer.provide([client, script.layer, detector, validator, Settings.layer(settings)])
       )
     )
     return yield* Effect.map(Effect.all([Coordinator, TaskStore]), ([coordinator, store]) => ({
