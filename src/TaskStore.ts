@@ -83,6 +83,7 @@ export interface TaskClass {
   readonly priority: Priority
 }
 
+/** A task as it is accepted. */
 export interface NewTask {
   readonly id: TaskId
   readonly tenant: TenantId
@@ -105,6 +106,7 @@ export interface TaskClaim {
   readonly number: number
 }
 
+/** A task as its new owner gets it. */
 export interface ClaimedTask extends TaskClaim {
   readonly tenant: TenantId
   readonly type: TaskType
