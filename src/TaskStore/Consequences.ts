@@ -1,7 +1,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import type { Fragment } from "@effect/sql/Statement"
-import { Clock, Effect, Option, Queue, Schedule, Schema, type Scope, type Stream } from "effect"
+import { Array as Arr, Clock, Effect, Option, Queue, Schedule, Schema, type Scope, type Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { JobEventBody, TaskEventBody } from "../Domain/Event.js"
 import type { JobState, OnFailure } from "../Domain/Job.js"
@@ -519,5 +519,4 @@ export const makeConsequences = (
   })
 
 /** Parts small enough for one statement. */
-export const chunksOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
-  Array.from({ length: Math.ceil(items.length / batch) }, (_, index) => items.slice(index * batch, (index + 1) * batch))
+export const chunksOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> => Arr.chunksOf(items, batch)

@@ -1,6 +1,7 @@
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { Effect, Option, type ParseResult, Schema } from "effect"
+import { usdOf } from "../Domain/Budget.js"
 import type { TaskEventBody } from "../Domain/Event.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import {
@@ -110,7 +111,7 @@ const childOf = (row: ChildRow): Effect.Effect<Child, ParseResult.ParseError> =>
       ...(yield* decodeAlternative(row.alternative)),
       result: yield* nullable(row.result, decodeResult),
       error: yield* nullable(row.error, decodeError),
-      spentUsd: row.spent_nano_usd / 1e9
+      spentUsd: usdOf(row.spent_nano_usd)
     }
   })
 
