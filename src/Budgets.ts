@@ -47,6 +47,7 @@ export interface Unaffordable {
   readonly reason: PlatformReason
 }
 
+/** Who may take a call within the budgets it uses. */
 export interface Affordability {
   readonly affordable: ReadonlyArray<PlatformId>
   readonly unaffordable: ReadonlyArray<Unaffordable>

@@ -1,6 +1,6 @@
 import { Args, CliConfig, Command, CommandDescriptor, HelpDoc, Options, ValidationError } from "@effect/cli"
 import type { FileSystem, Path, Terminal } from "@effect/platform"
-import { Console, Effect, Either, Option, Schema } from "effect"
+import { Console, Effect, Either, Option, Schema, type Types } from "effect"
 import manifest from "../package.json" with { type: "json" }
 import { Misuse } from "./Cli/Exit.js"
 import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
@@ -25,19 +25,24 @@ export interface Leaf extends CommandHelp {
   readonly run: (args: ReadonlyArray<string>) => Effect.Effect<void, Reportable, Environment>
 }
 
-/** A command's module is loaded when the command runs: `--help` loads none of them. */
-const loaded =
-  <A, E, R>(load: () => Promise<{ readonly run: (options: A) => Effect.Effect<void, E, R> }>) =>
-  (options: A): Effect.Effect<void, E, R> =>
-    Effect.flatMap(Effect.promise(load), (module) => module.run(options))
-
-const leaf = <Name extends string, R extends Environment, E extends Reportable, A>(
+/**
+ * A command by its words, such as `tasks list`; `usage` shows its arguments. What runs it is loaded when it runs: `--help`
+ * loads none of them.
+ */
+const leaf = <const Config extends Command.Command.Config>(
   words: string,
   summary: string,
   usage: string,
-  command: Command.Command<Name, R, E, A>
+  parameters: Config,
+  load: () => Promise<
+    (options: Types.Simplify<Command.Command.ParseConfig<Config>>) => Effect.Effect<void, Reportable, Environment>
+  >
 ): Leaf => {
   const path = words.split(" ")
+  const last = path.at(-1) ?? ""
+  const command = Command.make(last, parameters, (options) =>
+    Effect.flatMap(Effect.promise(load), (handle) => handle(options))
+  )
   const help: CommandHelp = { path, summary, usage, doc: Command.getHelp(command, config) }
   const name = [program, ...path].join(" ")
   const misuse = (message: string) =>
@@ -46,7 +51,7 @@ const leaf = <Name extends string, R extends Environment, E extends Reportable, 
     const { args, unknown, withoutValue } = sortArguments(help, given)
     if (unknown !== undefined) return misuse(`unknown option '${unknown}'.${didYouMean(unknown, optionNames(help))}`)
     if (withoutValue !== undefined) return misuse(`${withoutValue} needs a value.`)
-    return CommandDescriptor.parse(command.descriptor, [path.at(-1) ?? "", ...args], config).pipe(
+    return CommandDescriptor.parse(command.descriptor, [last, ...args], config).pipe(
       Effect.mapError((error) => misuse(plain(error.error))),
       Effect.flatMap((directive): Effect.Effect<void, Reportable, Environment> => {
         if (directive._tag === "BuiltIn") return version
@@ -105,11 +110,8 @@ const url = Options.optional(
   text("url", "Where the service answers; by default the host and port of the settings (http://127.0.0.1:7337).")
 )
 
-const tasksModule = () => import("./Cli/Tasks.js")
-const jobsModule = () => import("./Cli/Jobs.js")
-const claudeModule = () => import("./Cli/Claude.js")
-const sessionsModule = () => import("./Cli/Sessions.js")
-const configModule = () => import("./Cli/Config.js")
+const limit = wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50))
+const cursor = Options.optional(text("cursor", "Go on where the list before ended, as it said."))
 
 const sessionArgument = Args.text({ name: "ID" }).pipe(
   Args.withDescription("The session's id, as 'sessions list' shows it.")
@@ -232,447 +234,352 @@ export const commands: ReadonlyArray<Leaf> = [
     "serve",
     "Run the service: HTTP API, queue and delegation, until stopped.",
     "",
-    Command.make(
-      "serve",
-      { ...settingsFlags, json },
-      loaded(() => import("./Cli/Serve.js"))
-    )
+    { ...settingsFlags, json },
+    async () => (await import("./Cli/Serve.js")).run
   ),
   leaf(
     "demo",
     "Watch four simulated platforms work through a load of tasks. Needs no key.",
     "",
-    Command.make(
-      "demo",
-      {
-        tasks: wholeNumber("tasks", 1, 100_000, "How many tasks to submit. Default 200.").pipe(
-          Options.withDefault(200)
-        ),
-        seed: wholeNumber("seed", 0, 2 ** 31 - 1, "The same seed makes the same load and answers. Default 1.").pipe(
-          Options.withDefault(1)
-        ),
-        json
-      },
-      loaded(() => import("./Cli/Demo.js"))
-    )
+    {
+      tasks: wholeNumber("tasks", 1, 100_000, "How many tasks to submit. Default 200.").pipe(Options.withDefault(200)),
+      seed: wholeNumber("seed", 0, 2 ** 31 - 1, "The same seed makes the same load and answers. Default 1.").pipe(
+        Options.withDefault(1)
+      ),
+      json
+    },
+    async () => (await import("./Cli/Demo.js")).run
   ),
   leaf(
     "simulate",
     "Run four simulated platforms over real HTTP, until stopped, and print the settings that point a service at them.",
     "",
-    Command.make(
-      "simulate",
-      {
-        port: wholeNumber("port", 0, 65_535, "The port to listen on, 0 for any free one. Default 7338.").pipe(
-          Options.withDefault(7338)
+    {
+      port: wholeNumber("port", 0, 65_535, "The port to listen on, 0 for any free one. Default 7338.").pipe(
+        Options.withDefault(7338)
+      ),
+      seed: wholeNumber("seed", 0, 2 ** 31 - 1, "The same seed makes the same answers. Default 1.").pipe(
+        Options.withDefault(1)
+      ),
+      latencyScale: checked("latency-scale", (written) => {
+        const value = Number(written)
+        return written.trim() !== "" && value >= 0 && value <= 1_000
+          ? Either.right(value)
+          : Either.left(`must be a number from 0 to 1000, not '${written}'.`)
+      }).pipe(
+        Options.withDescription("Multiplies every latency; 0 answers at once. Default 1."),
+        Options.withDefault(1)
+      ),
+      claude: Options.text("claude").pipe(
+        Options.withPseudoName("FOLDER"),
+        Options.withDescription(
+          "Simulate a Claude subscription too, for a Claude Code whose configuration, with a made-up login, is in that folder."
         ),
-        seed: wholeNumber("seed", 0, 2 ** 31 - 1, "The same seed makes the same answers. Default 1.").pipe(
-          Options.withDefault(1)
-        ),
-        latencyScale: checked("latency-scale", (written) => {
-          const value = Number(written)
-          return written.trim() !== "" && value >= 0 && value <= 1_000
-            ? Either.right(value)
-            : Either.left(`must be a number from 0 to 1000, not '${written}'.`)
-        }).pipe(
-          Options.withDescription("Multiplies every latency; 0 answers at once. Default 1."),
-          Options.withDefault(1)
-        ),
-        claude: Options.text("claude").pipe(
-          Options.withPseudoName("FOLDER"),
-          Options.withDescription(
-            "Simulate a Claude subscription too, for a Claude Code whose configuration, with a made-up login, is in that folder."
-          ),
-          Options.optional
-        ),
-        json
-      },
-      loaded(() => import("./Cli/Simulate.js"))
-    )
+        Options.optional
+      ),
+      json
+    },
+    async () => (await import("./Cli/Simulate.js")).run
   ),
   leaf(
     "submit",
     "Submit a task to the running service and print its id, or with --wait its answer.",
     "[PROMPT]",
-    Command.make(
-      "submit",
-      {
-        ...submissionOptions,
-        idempotencyKey,
-        file: Options.optional(
-          text(
-            "file",
-            "Submit many tasks in one request: a file with a JSON object a line, as the API takes them; '-' reads standard input. Prints each line's verdict; exit code 1 where one was refused."
-          )
-        ),
-        dryRun: Options.boolean("dry-run").pipe(
-          Options.withDescription("Submit nothing; say where the task would go and why, or why it would be refused.")
-        ),
-        wait: Options.boolean("wait").pipe(
-          Options.withDescription("Wait for the answer and print its text; exit code 1 where the task fails.")
-        ),
-        url,
-        json
-      },
-      loaded(() => import("./Cli/Submit.js"))
-    )
+    {
+      ...submissionOptions,
+      idempotencyKey,
+      file: Options.optional(
+        text(
+          "file",
+          "Submit many tasks in one request: a file with a JSON object a line, as the API takes them; '-' reads standard input. Prints each line's verdict; exit code 1 where one was refused."
+        )
+      ),
+      dryRun: Options.boolean("dry-run").pipe(
+        Options.withDescription("Submit nothing; say where the task would go and why, or why it would be refused.")
+      ),
+      wait: Options.boolean("wait").pipe(
+        Options.withDescription("Wait for the answer and print its text; exit code 1 where the task fails.")
+      ),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Submit.js")).run
   ),
   leaf(
     "route",
     "Explain where a task would go and why, without submitting it. Needs --dry-run.",
     "[PROMPT]",
-    Command.make(
-      "route",
-      {
-        ...submissionOptions,
-        dryRun: Options.boolean("dry-run").pipe(
-          Options.withDescription("Explain the choice without making it; this command does nothing else.")
-        ),
-        url,
-        json
-      },
-      loaded(() => import("./Cli/Route.js"))
-    )
+    {
+      ...submissionOptions,
+      dryRun: Options.boolean("dry-run").pipe(
+        Options.withDescription("Explain the choice without making it; this command does nothing else.")
+      ),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Route.js")).run
   ),
   leaf(
     "tasks list",
     "List tasks, newest first.",
     "",
-    Command.make(
-      "list",
-      {
-        state: Options.optional(oneOf("state", TaskState.literals, "Only tasks in this state.")),
-        type: Options.optional(oneOf("type", TaskType.literals, "Only tasks of this type.")),
-        priority: Options.optional(oneOf("priority", Priority.literals, "Only tasks of this priority.")),
-        platform: Options.optional(text("platform", "Only tasks whose latest attempt was on this platform.")),
-        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
-        cursor: Options.optional(text("cursor", "Go on where the list before ended, as it said.")),
-        url,
-        json
-      },
-      loaded(() => tasksModule().then(({ list }) => ({ run: list })))
-    )
+    {
+      state: Options.optional(oneOf("state", TaskState.literals, "Only tasks in this state.")),
+      type: Options.optional(oneOf("type", TaskType.literals, "Only tasks of this type.")),
+      priority: Options.optional(oneOf("priority", Priority.literals, "Only tasks of this priority.")),
+      platform: Options.optional(text("platform", "Only tasks whose latest attempt was on this platform.")),
+      limit,
+      cursor,
+      url,
+      json
+    },
+    async () => (await import("./Cli/Tasks.js")).list
   ),
   leaf(
     "tasks show",
     "Show a task: its answer or error, each attempt, and why it went where it went.",
     "ID",
-    Command.make(
-      "show",
-      { id, url, json },
-      loaded(() => tasksModule().then(({ show }) => ({ run: show })))
-    )
+    { id, url, json },
+    async () => (await import("./Cli/Tasks.js")).show
   ),
   leaf(
     "tasks watch",
     "Follow what happens to a task until it ends.",
     "ID",
-    Command.make(
-      "watch",
-      { id, url, json },
-      loaded(() => tasksModule().then(({ watch }) => ({ run: watch })))
-    )
+    { id, url, json },
+    async () => (await import("./Cli/Tasks.js")).watch
   ),
   leaf(
     "tasks cancel",
     "Cancel a task; a running attempt is interrupted.",
     "ID",
-    Command.make(
-      "cancel",
-      { id, url, json },
-      loaded(() => tasksModule().then(({ cancel }) => ({ run: cancel })))
-    )
+    { id, url, json },
+    async () => (await import("./Cli/Tasks.js")).cancel
   ),
   leaf(
     "tasks retry",
     "Queue a failed or cancelled task again.",
     "ID",
-    Command.make(
-      "retry",
-      { id, url, json },
-      loaded(() => tasksModule().then(({ retry }) => ({ run: retry })))
-    )
+    { id, url, json },
+    async () => (await import("./Cli/Tasks.js")).retry
   ),
   leaf(
     "jobs submit",
     "Submit several tasks that belong together, and print the job's id.",
     "FILE",
-    Command.make(
-      "submit",
-      {
-        file: Args.text({ name: "FILE" }).pipe(
-          Args.withDescription("A JSON file with the job, as the API takes it; '-' reads standard input.")
-        ),
-        idempotencyKey,
-        url,
-        json
-      },
-      loaded(() => jobsModule().then(({ submit }) => ({ run: submit })))
-    )
+    {
+      file: Args.text({ name: "FILE" }).pipe(
+        Args.withDescription("A JSON file with the job, as the API takes it; '-' reads standard input.")
+      ),
+      idempotencyKey,
+      url,
+      json
+    },
+    async () => (await import("./Cli/Jobs.js")).submit
   ),
   leaf(
     "jobs list",
     "List jobs, newest first.",
     "",
-    Command.make(
-      "list",
-      {
-        state: Options.optional(oneOf("state", JobState.literals, "Only jobs in this state.")),
-        mode: Options.optional(oneOf("mode", JobMode.literals, "Only jobs of this mode.")),
-        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
-        cursor: Options.optional(text("cursor", "Go on where the list before ended, as it said.")),
-        url,
-        json
-      },
-      loaded(() => jobsModule().then(({ list }) => ({ run: list })))
-    )
+    {
+      state: Options.optional(oneOf("state", JobState.literals, "Only jobs in this state.")),
+      mode: Options.optional(oneOf("mode", JobMode.literals, "Only jobs of this mode.")),
+      limit,
+      cursor,
+      url,
+      json
+    },
+    async () => (await import("./Cli/Jobs.js")).list
   ),
   leaf(
     "jobs show",
     "Show a job: how far it is, what it used, and its tasks with their results.",
     "ID",
-    Command.make(
-      "show",
-      {
-        id: jobId,
-        limit: wholeNumber("limit", 1, 200, "How many tasks at most, up to 200. Default 50.").pipe(
-          Options.withDefault(50)
-        ),
-        cursor: Options.optional(text("cursor", "Go on where the tasks before ended, as it said.")),
-        url,
-        json
-      },
-      loaded(() => jobsModule().then(({ show }) => ({ run: show })))
-    )
+    {
+      id: jobId,
+      limit: wholeNumber("limit", 1, 200, "How many tasks at most, up to 200. Default 50.").pipe(
+        Options.withDefault(50)
+      ),
+      cursor: Options.optional(text("cursor", "Go on where the tasks before ended, as it said.")),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Jobs.js")).show
   ),
   leaf(
     "jobs cancel",
     "Cancel every task of a job that has not ended; running attempts are interrupted.",
     "ID",
-    Command.make(
-      "cancel",
-      { id: jobId, url, json },
-      loaded(() => jobsModule().then(({ cancel }) => ({ run: cancel })))
-    )
+    { id: jobId, url, json },
+    async () => (await import("./Cli/Jobs.js")).cancel
   ),
   leaf(
     "platforms list",
     "Show each platform: whether it can be used, and how it does. Also what 'platforms' alone does.",
     "",
-    Command.make(
-      "list",
-      { url, json },
-      loaded(() => import("./Cli/Platforms.js").then(({ list }) => ({ run: list })))
-    )
+    { url, json },
+    async () => (await import("./Cli/Platforms.js")).list
   ),
   leaf(
     "platforms check",
     "Ask the platforms, or one of them, whether they answer now. Uses no tokens.",
     "[PLATFORM]",
-    Command.make(
-      "check",
-      {
-        id: Args.text({ name: "PLATFORM" }).pipe(
-          Args.withDescription("The platform's id; without one, each is asked."),
-          Args.optional
-        ),
-        url,
-        json
-      },
-      loaded(() => import("./Cli/Platforms.js").then(({ check }) => ({ run: check })))
-    )
+    {
+      id: Args.text({ name: "PLATFORM" }).pipe(
+        Args.withDescription("The platform's id; without one, each is asked."),
+        Args.optional
+      ),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Platforms.js")).check
   ),
   leaf(
     "platforms drain",
     "Give a platform no new attempts until it is resumed; running ones end in peace. Holds over restarts.",
     "PLATFORM",
-    Command.make(
-      "drain",
-      { id: platformArgument, reason: drainReason, url, json },
-      loaded(() => import("./Cli/Platforms.js").then(({ drain }) => ({ run: drain })))
-    )
+    { id: platformArgument, reason: drainReason, url, json },
+    async () => (await import("./Cli/Platforms.js")).drain
   ),
   leaf(
     "platforms resume",
     "Give a drained platform attempts again.",
     "PLATFORM",
-    Command.make(
-      "resume",
-      { id: platformArgument, reason: drainReason, url, json },
-      loaded(() => import("./Cli/Platforms.js").then(({ resume }) => ({ run: resume })))
-    )
+    { id: platformArgument, reason: drainReason, url, json },
+    async () => (await import("./Cli/Platforms.js")).resume
   ),
   leaf(
     "platforms history",
     "Show what happened to a platform, the latest first: its status, breaker, quotas, limits, drains.",
     "PLATFORM",
-    Command.make(
-      "history",
-      {
-        id: platformArgument,
-        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
-        before: Options.optional(
-          wholeNumber("before", 0, Number.MAX_SAFE_INTEGER, "Go on where the page before ended, as it said.")
-        ),
-        url,
-        json
-      },
-      loaded(() => import("./Cli/Platforms.js").then(({ history }) => ({ run: history })))
-    )
+    {
+      id: platformArgument,
+      limit,
+      before: Options.optional(
+        wholeNumber("before", 0, Number.MAX_SAFE_INTEGER, "Go on where the page before ended, as it said.")
+      ),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Platforms.js")).history
   ),
   leaf(
     "resources",
     "Show every limit, permit, breaker and queue as it stands now.",
     "",
-    Command.make(
-      "resources",
-      { url, json },
-      loaded(() => import("./Cli/Resources.js"))
-    )
+    { url, json },
+    async () => (await import("./Cli/Resources.js")).run
   ),
   leaf(
     "budgets",
     "Show what the API key and each platform have spent today, and what they may.",
     "",
-    Command.make(
-      "budgets",
-      { url, json },
-      loaded(() => import("./Cli/Budgets.js"))
-    )
+    { url, json },
+    async () => (await import("./Cli/Budgets.js")).run
   ),
   leaf(
     "sessions list",
     "Show Claude Code sessions, and how near their limits are. Also what 'sessions' alone does.",
     "",
-    Command.make(
-      "list",
-      {
-        status: Options.optional(oneOf("status", SessionStatus.literals, "Only sessions of this status.")),
-        limit: wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50)),
-        url,
-        json
-      },
-      loaded(() => sessionsModule().then(({ list }) => ({ run: list })))
-    )
+    {
+      status: Options.optional(oneOf("status", SessionStatus.literals, "Only sessions of this status.")),
+      limit,
+      url,
+      json
+    },
+    async () => (await import("./Cli/Sessions.js")).list
   ),
   leaf(
     "sessions handoff",
     "Let a session go on with another platform, its context kept.",
     "ID",
-    Command.make(
-      "handoff",
-      {
-        id: sessionArgument,
-        to: Options.optional(text("to", "This platform alone. Default: the chain of the settings.")),
-        launcher: Options.boolean("launcher").pipe(
-          Options.withDescription("Make a launcher, also where the service could continue by itself.")
-        ),
-        url,
-        json
-      },
-      loaded(() => sessionsModule().then(({ handoff }) => ({ run: handoff })))
-    )
+    {
+      id: sessionArgument,
+      to: Options.optional(text("to", "This platform alone. Default: the chain of the settings.")),
+      launcher: Options.boolean("launcher").pipe(
+        Options.withDescription("Make a launcher, also where the service could continue by itself.")
+      ),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Sessions.js")).handoff
   ),
   leaf(
     "sessions resume",
     "Go on with a session in this terminal, with another platform.",
     "ID",
-    Command.make(
-      "resume",
-      { id: sessionArgument, url, json },
-      loaded(() => sessionsModule().then(({ resume }) => ({ run: resume })))
-    )
+    { id: sessionArgument, url, json },
+    async () => (await import("./Cli/Sessions.js")).resume
   ),
   leaf(
     "events",
     "Follow what happens to tasks, jobs, platforms and Claude Code sessions, until stopped.",
     "",
-    Command.make(
-      "events",
-      {
-        type: Options.optional(
-          text("type", "Only these types, with commas between: each whole (task.failed) or a family ('task.*').")
-        ),
-        after: Options.optional(
-          wholeNumber(
-            "after",
-            0,
-            Number.MAX_SAFE_INTEGER,
-            "Go on after this event, 0 = from the oldest kept. Default: from now on."
-          )
-        ),
-        url,
-        json
-      },
-      loaded(() => import("./Cli/Events.js"))
-    )
+    {
+      type: Options.optional(
+        text("type", "Only these types, with commas between: each whole (task.failed) or a family ('task.*').")
+      ),
+      after: Options.optional(
+        wholeNumber(
+          "after",
+          0,
+          Number.MAX_SAFE_INTEGER,
+          "Go on after this event, 0 = from the oldest kept. Default: from now on."
+        )
+      ),
+      url,
+      json
+    },
+    async () => (await import("./Cli/Events.js")).run
   ),
   leaf(
     "doctor",
     "Check settings, keys, platforms, database, port and Node version; tell what is missing.",
     "",
-    Command.make(
-      "doctor",
-      { ...settingsFlags, json },
-      loaded(() => import("./Cli/Doctor.js"))
-    )
+    { ...settingsFlags, json },
+    async () => (await import("./Cli/Doctor.js")).run
   ),
   leaf(
     "claude install",
     "Let Claude Code report its sessions and limits: adds a status line and hooks to its settings.",
     "",
-    Command.make(
-      "install",
-      { ...claudeFlags, config: settingsFlags.config, json },
-      loaded(() => claudeModule().then(({ install }) => ({ run: install })))
-    )
+    { ...claudeFlags, config: settingsFlags.config, json },
+    async () => (await import("./Cli/Claude.js")).install
   ),
   leaf(
     "claude uninstall",
     "Take them out of Claude Code's settings again.",
     "",
-    Command.make(
-      "uninstall",
-      { ...claudeFlags, json },
-      loaded(() => claudeModule().then(({ uninstall }) => ({ run: uninstall })))
-    )
+    { ...claudeFlags, json },
+    async () => (await import("./Cli/Claude.js")).uninstall
   ),
   leaf(
     "config show",
     "Show every setting with its source; secrets are redacted.",
     "",
-    Command.make(
-      "show",
-      { ...settingsFlags, json },
-      loaded(() => configModule().then(({ show }) => ({ run: show })))
-    )
+    { ...settingsFlags, json },
+    async () => (await import("./Cli/Config.js")).show
   ),
   leaf(
     "config schema",
     "Print the JSON Schema of the settings file.",
     "",
-    Command.make(
-      "schema",
-      { json },
-      loaded(() => configModule().then(({ schema }) => ({ run: () => schema() })))
-    )
+    { json },
+    async () => (await import("./Cli/Config.js")).schema
   ),
   leaf(
     "config init",
     "Write a settings file to start from, with its JSON Schema beside it.",
     "[PATH]",
-    Command.make(
-      "init",
-      {
-        path: Args.text({ name: "PATH" }).pipe(
-          Args.withDescription("Where the file goes. Default dream-team.json."),
-          Args.withDefault("dream-team.json")
-        ),
-        force: Options.boolean("force").pipe(Options.withDescription("Replace what is there.")),
-        json
-      },
-      loaded(() => configModule().then(({ init }) => ({ run: init })))
-    )
+    {
+      path: Args.text({ name: "PATH" }).pipe(
+        Args.withDescription("Where the file goes. Default dream-team.json."),
+        Args.withDefault("dream-team.json")
+      ),
+      force: Options.boolean("force").pipe(Options.withDescription("Replace what is there.")),
+      json
+    },
+    async () => (await import("./Cli/Config.js")).init
   )
 ]
 

@@ -52,7 +52,9 @@ import { annotateSpan, traced } from "./Telemetry/traced.js"
 
 export type { Piece } from "./Delegation/Stream.js"
 
+/** What is written down before an attempt is sent. */
 export interface AttemptStarted {
+  /** 1 for the first attempt of the call, those of earlier owners counted. */
   readonly number: number
   readonly platform: PlatformId
   readonly model: string
@@ -61,6 +63,7 @@ export interface AttemptStarted {
   readonly booking: Booking
 }
 
+/** What is written down when an attempt is over. */
 export interface AttemptEnded {
   readonly number: number
   readonly platform: PlatformId
@@ -101,6 +104,7 @@ export interface DelegatedCall {
   readonly deadline: number
 }
 
+/** A call, and for whom and within what it is delegated. */
 export interface DelegationRequest<E> extends DelegatedCall {
   /** The task, or the call, that the attempts are made for. */
   readonly id: string
@@ -122,9 +126,11 @@ export interface DelegationRequest<E> extends DelegatedCall {
 /** What would become of a call, were it delegated now. */
 export type Preview = Pick<TaskPreview, "policy" | "tokens" | "candidates" | "excluded" | "choice" | "patientUntil">
 
+/** The answer of a call, and who gave it. */
 export interface Delegated {
   readonly completion: Completion
   readonly platform: PlatformId
+  /** What the successful attempt cost at list prices, USD; absent where its model has none. */
   readonly costUsd?: number | undefined
   /** All attempts of the call so far, those of earlier owners included. */
   readonly attempts: number

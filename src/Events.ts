@@ -11,7 +11,6 @@ import {
   type ParseResult,
   PubSub,
   Queue,
-  Schema,
   type Scope,
   Stream
 } from "effect"
@@ -30,6 +29,7 @@ import { isTerminal, type JobId, type TaskId, type TaskState, type TenantId } fr
 import * as Tail from "./Events/Tail.js"
 import { type Belonging, type EventFilter, matches, type TailEntry } from "./Events/Tail.js"
 import { inTurn } from "./Sql/inTurn.js"
+import { decodeColumn } from "./Sql/jsonColumn.js"
 import { SqlWriter, type Steps } from "./Sql/Writer.js"
 import { supervised } from "./Telemetry/supervised.js"
 
@@ -40,14 +40,11 @@ const pageSize = 100
 /** Rows looked at by one read of what a reader of all events asks for, so that no read holds others up. */
 const scanSize = 500
 
-/** A JSON column holds the type's own side (instants as numbers), so that writing one is a plain JSON.stringify. */
-const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
-
-const decodeBody = column(TaskEventBody)
-const decodeJobBody = column(JobEventBody)
-const decodePlatformBody = column(PlatformEventBody)
-const decodeKeyBody = column(KeyEventBody)
-const decodeSessionBody = column(SessionEventBody)
+const decodeBody = decodeColumn(TaskEventBody)
+const decodeJobBody = decodeColumn(JobEventBody)
+const decodePlatformBody = decodeColumn(PlatformEventBody)
+const decodeKeyBody = decodeColumn(KeyEventBody)
+const decodeSessionBody = decodeColumn(SessionEventBody)
 
 interface Row {
   readonly id: number

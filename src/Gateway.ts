@@ -47,6 +47,7 @@ export interface GatewayRequest {
   readonly type?: TaskType | undefined
 }
 
+/** A whole answer. */
 export interface GatewayAnswer {
   /** UUID of the call. */
   readonly id: string
@@ -55,6 +56,7 @@ export interface GatewayAnswer {
   readonly model: string
   /** The ids of its tool calls are unique over all calls. */
   readonly completion: Completion
+  /** At list prices; absent where the model has none. */
   readonly costUsd?: number | undefined
   readonly attempts: number
 }

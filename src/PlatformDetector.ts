@@ -38,6 +38,7 @@ import { type CheckResult, type PlatformClient, Platforms } from "./Platforms.js
 import { type BreakerTransition, ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
 
+/** How a platform does, and why it is not `available` where it is not. */
 export interface PlatformHealth {
   readonly platform: PlatformId
   readonly status: PlatformStatus

@@ -32,9 +32,11 @@ export { ResourceStore, ResourceStoreFailed } from "./ResourceManager/ResourceSt
  * Settled exactly once; closing the scope of an unsettled lease settles it as `Ignored`.
  */
 export interface Lease {
+  /** Unique in this process. */
   readonly id: number
   readonly platform: PlatformId
   readonly model: string
+  /** From the request to the grant. */
   readonly waitedMs: number
   /** Who could have taken the call when it was granted, the chosen one among them. */
   readonly free: ReadonlyArray<PlatformId>

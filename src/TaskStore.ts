@@ -1,6 +1,6 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Array as Arr, Context, Effect, Layer, Option, type ParseResult, Schema, type Stream } from "effect"
+import { Array as Arr, Context, Effect, Layer, Option, Schema, type Stream } from "effect"
 import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
 import type { Booking } from "./Domain/Budget.js"
 import type { TaskEventBody } from "./Domain/Event.js"
@@ -30,6 +30,7 @@ import { Settings } from "./Settings.js"
 import { changedRows } from "./Sql/changes.js"
 import { Arrivals, SqlWriter, type Steps, unavailable } from "./Sql/Writer.js"
 import {
+  batch,
   blockedWhy,
   chunksOf,
   type Edge,
@@ -40,7 +41,8 @@ import {
 } from "./TaskStore/Consequences.js"
 import { webhookOf } from "./TaskStore/Deliveries.js"
 import { makeWithInputs } from "./TaskStore/Inputs.js"
-import { type JobStore, makeJobs } from "./TaskStore/Jobs.js"
+import { type JobStore, makeJobs, type Write } from "./TaskStore/Jobs.js"
+import { type Idempotency, makeKeys } from "./TaskStore/Keys.js"
 import {
   type Branch,
   type Child,
@@ -56,6 +58,7 @@ import {
   firstOf,
   previewOf,
   priorityOf,
+  type Read,
   rankOf,
   type StoredRequest,
   type SummaryRow,
@@ -80,6 +83,7 @@ export interface TaskClass {
   readonly priority: Priority
 }
 
+/** A task as it is accepted. */
 export interface NewTask {
   readonly id: TaskId
   readonly tenant: TenantId
@@ -90,8 +94,7 @@ export interface NewTask {
   readonly request: StoredRequest
   /** Epoch ms. */
   readonly deadline: number
-  /** `hash` tells a repeated request from another one with the same key. */
-  readonly idempotency: Option.Option<{ readonly key: string; readonly hash: string }>
+  readonly idempotency: Option.Option<Idempotency>
   /** What a model found of it, where one was asked. */
   readonly verdict?: Verdict | undefined
 }
@@ -103,6 +106,7 @@ export interface TaskClaim {
   readonly number: number
 }
 
+/** A task as its new owner gets it. */
 export interface ClaimedTask extends TaskClaim {
   readonly tenant: TenantId
   readonly type: TaskType
@@ -216,8 +220,6 @@ interface ClaimRow {
 
 /** An owner that dies this often during a task's attempts is killed by the task. */
 const maxOwnerDeaths = 3
-/** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
-const batch = 200
 /** Attempts shown of one task. */
 const maxAttemptsShown = 1000
 
@@ -238,7 +240,7 @@ export class TaskStore extends Context.Tag("dream-team/TaskStore")<
     /** The task a tenant submitted under a key; another request under the same key is a conflict. */
     readonly replay: (
       tenant: TenantId,
-      idempotency: { readonly key: string; readonly hash: string }
+      idempotency: Idempotency
     ) => Effect.Effect<Option.Option<Task>, Conflict | ServiceUnavailable>
     readonly insert: (
       task: NewTask
@@ -342,14 +344,13 @@ const make = Effect.gen(function* () {
   const { retention } = yield* Settings
   const writer = yield* SqlWriter
 
-  const read = <A>(query: Effect.Effect<A, SqlError | ParseResult.ParseError>): Effect.Effect<A, ServiceUnavailable> =>
+  const read: Read = (query) =>
     query.pipe(
       Effect.tapError((error) => Effect.logError("The task database could not be read", error)),
       Effect.mapError(() => unavailable)
     )
 
-  /** A write that gets the current wall time. */
-  const write = <A>(operation: (now: number) => Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
+  const write: Write = (operation) =>
     Effect.clockWith((clock) => writer.write(operation(clock.unsafeCurrentTimeMillis())))
 
   const epoch = yield* write(
@@ -361,7 +362,7 @@ const make = Effect.gen(function* () {
     now: number,
     change: (task: EndedTask, now: number) => Steps<unknown>
   ): Steps<boolean> {
-    // Nobody else writes meanwhile, and to look first costs SQLite a tenth of what it takes to return what was changed.
+    // Nobody else writes meanwhile, and to look first costs SQLite much less than to return what was changed.
     const [task] = yield* sql<EndedTask>`
       SELECT id, tenant, job_id, awaited, children FROM tasks
       WHERE id = ${claim.id} AND claims = ${claim.number} AND claim_epoch = ${epoch} AND state IN ('queued', 'running')`
@@ -447,14 +448,13 @@ const make = Effect.gen(function* () {
       rows.length === 0 ? notFound(id) : Effect.void
     )
 
-  /** The task that a key stands for; one of its age stands for none any more. */
-  const rowByKey = (tenant: TenantId, key: string, now: number) =>
-    Effect.map(
-      sql<TaskRow>`
-        SELECT ${sql.literal(taskColumns)} FROM tasks
-        WHERE tenant = ${tenant} AND idempotency_key = ${key} AND created_at > ${now - retention.keysMs}`,
-      firstOf
-    )
+  const keys = makeKeys<TaskRow, Task>(sql, {
+    table: "tasks",
+    columns: taskColumns,
+    keptMs: retention.keysMs,
+    read,
+    valueOf: taskOf
+  })
 
   /** The task that a key stands for, inside a write; taken from one that it no longer stands for. */
   function* holderOf(tenant: TenantId, key: string, now: number): Steps<TaskRow | undefined> {
@@ -472,11 +472,6 @@ const make = Effect.gen(function* () {
 
   const found = <A>(id: TaskId, row: Option.Option<A>): Effect.Effect<A, NotFound> =>
     Option.match(row, { onNone: () => notFound(id), onSome: Effect.succeed })
-
-  const sameRequest = (row: TaskRow, hash: string): Effect.Effect<Task, Conflict | ServiceUnavailable> =>
-    row.request_hash === hash
-      ? read(taskOf(row))
-      : new Conflict({ message: `The idempotency key was used before with another request (task ${row.id})` })
 
   const knownClasses = new Map<string, TaskClass>()
 
@@ -549,7 +544,7 @@ const make = Effect.gen(function* () {
     const holder = yield* writer.writeSteps(() => store(task, now, deadline, edges))
     if (holder !== undefined) {
       const { hash } = Option.getOrElse(idempotency, () => noKey)
-      return { task: yield* sameRequest(holder, hash ?? ""), replayed: true }
+      return { task: yield* keys.sameRequest(holder, hash ?? ""), replayed: true }
     }
     if (isBlocked) {
       // What it waits for may have ended with the very write.
@@ -890,7 +885,7 @@ const make = Effect.gen(function* () {
     })
   ).pipe(Effect.repeat({ while: (more) => more }), Effect.asVoid)
 
-  const jobs = yield* makeJobs({ epoch, consequences, read })
+  const jobs = yield* makeJobs({ epoch, consequences, read, write })
 
   return TaskStore.of({
     epoch,
@@ -907,10 +902,7 @@ const make = Effect.gen(function* () {
         }))
     ),
     classOf,
-    replay: Effect.fn("TaskStore.replay")(function* (tenant, { hash, key }) {
-      const row = yield* Effect.flatMap(epochMs, (now) => read(rowByKey(tenant, key, now)))
-      return Option.isNone(row) ? Option.none() : Option.some(yield* sameRequest(row.value, hash))
-    }),
+    replay: Effect.fn("TaskStore.replay")(keys.replay),
     insert,
     get: Effect.fn("TaskStore.get")(function* (tenant, id) {
       const row = yield* found(id, yield* read(taskRow(tenant, id)))

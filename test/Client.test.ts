@@ -17,7 +17,6 @@ import {
 import { PlatformId } from "../src/Domain/Platform.js"
 import type { Task } from "../src/Domain/Task.js"
 import { Http } from "../src/Http.js"
-import type { SettingsShape } from "../src/Settings.js"
 import { concerns, idOf, keys, makeCoordinator } from "./Http/scripted.js"
 import { eventually, start } from "./Http/server.js"
 
@@ -25,18 +24,17 @@ const overFetch = (baseUrl: string, apiKey?: Redacted.Redacted<string>) =>
   Client.make({ baseUrl, apiKey }).pipe(Effect.provide(FetchHttpClient.layer))
 
 /** A client that reaches the API in memory, on the test's own clock. */
-const inMemory = (over: Partial<SettingsShape> = {}) =>
-  Effect.gen(function* () {
-    const scripted = yield* makeCoordinator
-    const context = yield* Layer.build(Http.layerClientMemory.pipe(Layer.provide(concerns(scripted.service, over))))
-    const http = yield* Effect.provide(HttpClient.HttpClient, context)
-    const client = yield* Effect.provideService(
-      Client.make({ baseUrl: "http://localhost/" }),
-      HttpClient.HttpClient,
-      http
-    )
-    return { client, scripted, http }
-  })
+const inMemory = Effect.gen(function* () {
+  const scripted = yield* makeCoordinator
+  const context = yield* Layer.build(Http.layerClientMemory.pipe(Layer.provide(concerns(scripted.service))))
+  const http = yield* Effect.provide(HttpClient.HttpClient, context)
+  const client = yield* Effect.provideService(
+    Client.make({ baseUrl: "http://localhost/" }),
+    HttpClient.HttpClient,
+    http
+  )
+  return { client, scripted, http }
+})
 
 const typesOf = (events: Iterable<{ readonly type: string }>) => Array.from(events, ({ type }) => type)
 
@@ -204,7 +202,7 @@ describe("the typed client", () => {
 describe("the typed client on a test clock", () => {
   it.scoped("waits for a task in memory", () =>
     Effect.gen(function* () {
-      const { client, scripted } = yield* inMemory()
+      const { client, scripted } = yield* inMemory
       const { id } = yield* client.tasks.submit({ payload: { prompt: "x" }, headers: {} })
       const waiting = yield* Effect.fork(client.waitFor(id))
       yield* eventually(scripted.openStreams, (open) => open === 1)

@@ -1,50 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Random, TestClock } from "effect"
-import { AgentRouter } from "../src/AgentRouter.js"
+import { Effect, Fiber, Random, TestClock } from "effect"
 import { Benchmark } from "../src/Benchmark.js"
-import { Budgets } from "../src/Budgets.js"
-import {
-  type AttemptEnded,
-  type AttemptStarted,
-  Delegation,
-  type DelegationRequest,
-  type Journal
-} from "../src/Delegation.js"
+import { Delegation, type DelegationRequest } from "../src/Delegation.js"
 import { PlatformId } from "../src/Domain/Platform.js"
-import { PlatformDetector } from "../src/PlatformDetector.js"
-import { Settings, type SettingsOptions } from "../src/Settings.js"
+import type { PlatformDetector } from "../src/PlatformDetector.js"
+import type { SettingsOptions } from "../src/Settings.js"
 import * as Testing from "../src/Testing.js"
-import { request } from "./Delegation/request.js"
+import { delegating, journal, request, trio, type Written } from "./Delegation/harness.js"
 import * as ScriptedResources from "./Delegation/scriptedResources.js"
 import { jumpingClock } from "./support/jumpingClock.js"
 
 const { answer, breakWith, fail, failures, hang } = Testing
 
-/** Weights 3, 2 and 1: the first is tried first. */
-const trio = (attempts: ReadonlyArray<Testing.Script["attempts"]>): ReadonlyArray<Testing.Script> =>
-  ["first", "second", "third"].slice(0, attempts.length).map((id, index) => ({
-    id,
-    attempts: attempts[index],
-    settings: { weight: 3 - index }
-  }))
-
 const id = (name: string) => PlatformId.make(name)
-
-interface Written {
-  readonly started: Array<Omit<AttemptStarted, "booking"> & { readonly at: number }>
-  readonly ended: Array<Omit<AttemptEnded, "correction">>
-}
-
-const journal = (written: Written): Journal<never> => ({
-  attemptStarted: ({ booking: _, ...attempt }) =>
-    Effect.map(Effect.clock, (clock) => {
-      written.started.push({ ...attempt, at: clock.unsafeCurrentTimeMillis() })
-    }),
-  attemptEnded: ({ correction: _, ...attempt }) =>
-    Effect.sync(() => {
-      written.ended.push(attempt)
-    })
-})
 
 interface Bench {
   readonly told: ScriptedResources.Told
@@ -63,16 +31,7 @@ const run = <A, E>(
     return yield* Effect.gen(function* () {
       const { delegate } = yield* Delegation
       return yield* body({ told, written, delegate: (over) => delegate(request(journal(written), over)) })
-    }).pipe(
-      Effect.provide(
-        Delegation.layer.pipe(
-          Layer.provide([AgentRouter.layer, Budgets.layer]),
-          Layer.provideMerge(PlatformDetector.layer),
-          Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), layer)),
-          Layer.provide(Settings.layer(Testing.settings(scripts, options)))
-        )
-      )
-    )
+    }).pipe(Effect.provide(delegating(scripts, layer, options)))
   }).pipe((effect) => Effect.suspend(() => Effect.withRandom(effect, Random.make("seed"))))
 
 const platformsOf = (written: Written) => written.started.map(({ platform }) => String(platform))

@@ -37,14 +37,14 @@ const lease = (request: Partial<LeaseRequest> = {}) =>
 
 const refusal = (request: Partial<LeaseRequest> = {}) => Effect.flip(Effect.scoped(lease(request)))
 
-/** Acquires, writes down `name`, holds for `holdMs`, settles as succeeded. */
-const job = (log: Ref.Ref<ReadonlyArray<string>>, name: string, request: Partial<LeaseRequest>, holdMs = 1_000) =>
+/** Acquires, writes down `name`, holds for a second, settles as succeeded. */
+const job = (log: Ref.Ref<ReadonlyArray<string>>, name: string, request: Partial<LeaseRequest>) =>
   Effect.scoped(
     Effect.gen(function* () {
       const held = yield* lease(request)
       yield* Ref.update(log, (names) => [...names, name])
       yield* held.started([])
-      yield* Effect.sleep(holdMs)
+      yield* Effect.sleep("1 second")
       yield* held.settle(succeeded)
     })
   )

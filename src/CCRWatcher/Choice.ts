@@ -43,7 +43,7 @@ const otherCounting = 1.15
 const room = 16_000
 
 /** Whether a context of so many tokens, and some turns more, has room in a window. */
-export const fits = (contextTokens: number, window: number): boolean => contextTokens * otherCounting + room <= window
+const fits = (contextTokens: number, window: number): boolean => contextTokens * otherCounting + room <= window
 
 interface Refusal {
   readonly id: PlatformId

@@ -1,10 +1,10 @@
-import { Clock, Console, Effect, type Option } from "effect"
+import { Clock, Console, Effect } from "effect"
 import { BudgetsView } from "../Domain/Budget.js"
-import { printAs, withService } from "./Connection.js"
-import { budgetsText } from "./Words.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { budgetsText } from "./ResourceWords.js"
 
 /** Prints what is spent of the day's budgets. */
-export const run = ({ json, url }: { readonly url: Option.Option<string>; readonly json: boolean }) =>
+export const run = ({ json, url }: ServiceOptions) =>
   withService(url, (client) =>
     Effect.gen(function* () {
       const view = yield* client.budgets.show()

@@ -4,18 +4,16 @@ import { Console, Effect, Option, Schema, Stream } from "effect"
 import type { Client } from "../Client.js"
 import { BulkVerdict } from "../Coordinator/Api.js"
 import { Task, type TaskId } from "../Domain/Task.js"
-import { withService } from "./Connection.js"
+import { type ServiceOptions, withService } from "./Connection.js"
 import { CommandFailed } from "./Exit.js"
 import { counted, oneLine } from "./Output.js"
-import { taskError } from "./Words.js"
+import { taskError } from "./TaskWords.js"
 
-export interface BulkOptions {
+export interface BulkOptions extends ServiceOptions {
   /** `-`: standard input. */
   readonly file: string
   readonly idempotencyKey: Option.Option<string>
   readonly wait: boolean
-  readonly url: Option.Option<string>
-  readonly json: boolean
 }
 
 /** Tasks waited for at a time. */

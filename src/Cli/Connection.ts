@@ -2,15 +2,14 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import type * as FileSystem from "@effect/platform/FileSystem"
 import type { HttpApiDecodeError } from "@effect/platform/HttpApiError"
 import type { HttpClientError } from "@effect/platform/HttpClientError"
-import { Clock, Console, Effect, Option, type ParseResult, Predicate, type Redacted, Schema } from "effect"
+import { Clock, Effect, Option, type ParseResult, Predicate, type Redacted, Schema } from "effect"
 import { type Client, make } from "../Client.js"
 import type { ApiError } from "../Domain/ApiError.js"
 import type { PlatformReason } from "../Domain/Failure.js"
-import { TaskId } from "../Domain/Task.js"
 import { load } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
 import { CommandFailed, Misuse } from "./Exit.js"
-import { duration, printable, relative } from "./Output.js"
+import { duration, printable, printJson, relative } from "./Output.js"
 
 /** What a request to the service may fail with. */
 export type RequestProblem = ApiError | HttpApiDecodeError | HttpClientError | ParseResult.ParseError
@@ -85,6 +84,13 @@ const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: Re
   }
 }
 
+/** What every command takes that asks the service. */
+export interface ServiceOptions {
+  readonly url: Option.Option<string>
+  /** Whether to print JSON instead of text for people. */
+  readonly json: boolean
+}
+
 /** Asks the running service, at `url` or where the settings say, with the first configured API key. */
 export const withService = <A, R>(
   url: Option.Option<string>,
@@ -108,16 +114,6 @@ export const withService = <A, R>(
     )
   })
 
-/** A task's id as typed by a person. */
-export const taskId = (text: string): Effect.Effect<TaskId, Misuse> =>
-  Effect.mapError(
-    Schema.decodeUnknown(TaskId)(text.trim().toLowerCase()),
-    () => new Misuse({ message: `'${text}' is not a task's id; 'dream-team tasks list' shows them.` })
-  )
-
 /** Prints a value as the API sends it, two spaces deep. */
 export const printAs = <A, I>(schema: Schema.Schema<A, I>, value: A): Effect.Effect<void> =>
-  Schema.encode(schema)(value).pipe(
-    Effect.orDie,
-    Effect.flatMap((encoded) => Console.log(JSON.stringify(encoded, undefined, 2)))
-  )
+  Schema.encode(schema)(value).pipe(Effect.orDie, Effect.flatMap(printJson))

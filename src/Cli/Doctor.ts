@@ -424,7 +424,7 @@ const invalid = ({ problems }: SettingsInvalid): ReadonlyArray<Check> =>
   }))
 
 /** The report as a person reads it: aligned, what to do under what is wrong. */
-export const render = (checks: ReadonlyArray<Check>): string => {
+const render = (checks: ReadonlyArray<Check>): string => {
   const width = Math.max(...checks.map(({ name }) => name.length))
   return checks
     .flatMap(({ found, name, status, toDo }) => [

@@ -1,15 +1,13 @@
 import { Console, Effect, Option, Schema, Stream } from "effect"
 import { ServiceEvent } from "../Domain/Event.js"
 import { EventTypes } from "../Events/Api.js"
-import { withService } from "./Connection.js"
+import { type ServiceOptions, withService } from "./Connection.js"
+import { serviceEventLine } from "./EventWords.js"
 import { Misuse } from "./Exit.js"
-import { serviceEventLine } from "./Words.js"
 
-export interface EventsOptions {
+export interface EventsOptions extends ServiceOptions {
   readonly type: Option.Option<string>
   readonly after: Option.Option<number>
-  readonly url: Option.Option<string>
-  readonly json: boolean
 }
 
 const encode = Schema.encode(Schema.parseJson(ServiceEvent))

@@ -1,6 +1,6 @@
 import type { Job, JobResult } from "../Domain/Job.js"
 import { counted, oneLine, relative, table } from "./Output.js"
-import { webhookWords } from "./Words.js"
+import { webhookWords } from "./TaskWords.js"
 
 /** How far a job is, such as `3 of 5 ended, 1 failed`. */
 const progress = ({ counts: { cancelled, failed, open, total } }: Pick<Job, "counts">): string =>

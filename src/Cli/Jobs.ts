@@ -1,18 +1,14 @@
 import * as FileSystem from "@effect/platform/FileSystem"
 import { Clock, Console, Effect, Option, ParseResult, Schema } from "effect"
 import { JobBody, JobList } from "../Coordinator/Jobs/Api.js"
-import { Job, JobId, type JobMode, JobResult, type JobState } from "../Domain/Job.js"
-import { printAs, withService } from "./Connection.js"
-import { CommandFailed, Misuse } from "./Exit.js"
+import { Job, type JobMode, JobResult, type JobState } from "../Domain/Job.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { CommandFailed } from "./Exit.js"
+import { jobId } from "./Ids.js"
 import { jobTable, jobText } from "./JobWords.js"
 import { standardInput } from "./Submission.js"
 
-interface Common {
-  readonly url: Option.Option<string>
-  readonly json: boolean
-}
-
-export interface OneJob extends Common {
+export interface OneJob extends ServiceOptions {
   readonly id: string
 }
 
@@ -21,24 +17,18 @@ export interface ShowOptions extends OneJob {
   readonly cursor: Option.Option<string>
 }
 
-export interface ListOptions extends Common {
+export interface ListOptions extends ServiceOptions {
   readonly state: Option.Option<JobState>
   readonly mode: Option.Option<JobMode>
   readonly limit: number
   readonly cursor: Option.Option<string>
 }
 
-export interface SubmitOptions extends Common {
+export interface SubmitOptions extends ServiceOptions {
   /** `-`: standard input. */
   readonly file: string
   readonly idempotencyKey: Option.Option<string>
 }
-
-const jobId = (text: string): Effect.Effect<JobId, Misuse> =>
-  Effect.mapError(
-    Schema.decodeUnknown(JobId)(text.trim().toLowerCase()),
-    () => new Misuse({ message: `'${text}' is not a job's id; 'dream-team jobs list' shows them.` })
-  )
 
 const readJob = (file: string) =>
   Effect.gen(function* () {

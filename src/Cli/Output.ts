@@ -51,6 +51,9 @@ export const relative = (at: number, now: number): string =>
 export const counted = (count: number, noun: string): string =>
   `${count.toLocaleString("en-US")} ${noun}${count === 1 ? "" : "s"}`
 
+/** A share from 0 to 1 as `82 %`. */
+export const percent = (share: number): string => `${Math.round(share * 100)} %`
+
 /** `512 B`, `3.5 KiB`, `256 MiB`. */
 export const byteSize = (bytes: number): string => {
   if (bytes < 1_024) return `${bytes} B`

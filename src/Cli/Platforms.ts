@@ -2,27 +2,23 @@ import { Clock, Console, Effect, Option } from "effect"
 import { PlatformResources } from "../Domain/Lease.js"
 import { PlatformList } from "../PlatformDetector/Api.js"
 import { PlatformHistory } from "../ResourceManager/Api.js"
-import { printAs, withService } from "./Connection.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { platformEventLine } from "./EventWords.js"
 import { CommandFailed } from "./Exit.js"
+import { platformId } from "./Ids.js"
 import { counted } from "./Output.js"
-import { platformId } from "./Tasks.js"
-import { platformEventLine, platformTable } from "./Words.js"
-
-export interface PlatformsOptions {
-  readonly url: Option.Option<string>
-  readonly json: boolean
-}
+import { platformTable } from "./PlatformWords.js"
 
 const print = (list: PlatformList, json: boolean) =>
   json
     ? printAs(PlatformList, list)
     : Effect.flatMap(Clock.currentTimeMillis, (now) => Console.log(platformTable(list.platforms, now)))
 
-export const list = ({ json, url }: PlatformsOptions) =>
+export const list = ({ json, url }: ServiceOptions) =>
   withService(url, (client) => Effect.flatMap(client.platforms.list(), (platforms) => print(platforms, json)))
 
 /** Asks one platform, or each, whether it answers now. Fails where any is not to be used. */
-export const check = ({ id, json, url }: PlatformsOptions & { readonly id: Option.Option<string> }) =>
+export const check = ({ id, json, url }: ServiceOptions & { readonly id: Option.Option<string> }) =>
   withService(url, (client) =>
     Effect.gen(function* () {
       const ids = Option.isSome(id)
@@ -37,7 +33,7 @@ export const check = ({ id, json, url }: PlatformsOptions & { readonly id: Optio
     })
   )
 
-export interface DrainOptions extends PlatformsOptions {
+export interface DrainOptions extends ServiceOptions {
   readonly id: string
   readonly reason: Option.Option<string>
 }
@@ -66,7 +62,7 @@ export const drain = (options: DrainOptions) => setDrained(options, true)
 
 export const resume = (options: DrainOptions) => setDrained(options, false)
 
-export interface HistoryOptions extends PlatformsOptions {
+export interface HistoryOptions extends ServiceOptions {
   readonly id: string
   readonly limit: number
   readonly before: Option.Option<number>

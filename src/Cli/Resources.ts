@@ -1,10 +1,10 @@
-import { Clock, Console, Effect, type Option } from "effect"
+import { Clock, Console, Effect } from "effect"
 import { ResourcesView } from "../Domain/Lease.js"
-import { printAs, withService } from "./Connection.js"
-import { resourcesText } from "./Words.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { resourcesText } from "./ResourceWords.js"
 
 /** Prints every limit, permit, breaker and queue as it stands now. */
-export const run = ({ json, url }: { readonly url: Option.Option<string>; readonly json: boolean }) =>
+export const run = ({ json, url }: ServiceOptions) =>
   withService(url, (client) =>
     Effect.gen(function* () {
       const view = yield* client.resources.show()

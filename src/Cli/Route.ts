@@ -1,12 +1,10 @@
-import { Effect, type Option } from "effect"
-import { withService } from "./Connection.js"
+import { Effect } from "effect"
+import { type ServiceOptions, withService } from "./Connection.js"
 import { Misuse } from "./Exit.js"
 import { printPreview, type SubmissionOptions, submissionOf } from "./Submission.js"
 
-export interface RouteOptions extends SubmissionOptions {
+export interface RouteOptions extends SubmissionOptions, ServiceOptions {
   readonly dryRun: boolean
-  readonly url: Option.Option<string>
-  readonly json: boolean
 }
 
 /** Tells where a task would go and why; fails, with the reasons, where it would be refused. */

@@ -110,17 +110,16 @@ export const handoffWords = (session: SessionView, now: number): string => {
   }
 }
 
-/** An event of a session as a line. */
-export const sessionEventLine = (event: SessionEvent): string => {
-  const at = new Date(event.at).toISOString()
+/** An event of a session. */
+export const sessionEventWords = (event: SessionEvent): string => {
   switch (event.type) {
     case "session.level":
-      return `${at}  limit ${windowName(event.window)}: ${event.from} -> ${event.to}${event.usedPercent === undefined ? "" : ` (${Math.floor(event.usedPercent)} %)`}`
+      return `limit ${windowName(event.window)}: ${event.from} -> ${event.to}${event.usedPercent === undefined ? "" : ` (${Math.floor(event.usedPercent)} %)`}`
     case "session.reading":
-      return `${at}  limit ${windowName(event.window)}: ${event.status}${event.usedPercent === undefined ? "" : `, ${Math.floor(event.usedPercent)} % used`}, by the ${event.source}`
+      return `limit ${windowName(event.window)}: ${event.status}${event.usedPercent === undefined ? "" : `, ${Math.floor(event.usedPercent)} % used`}, by the ${event.source}`
     case "handoff.changed":
-      return `${at}  hand-off ${event.state}${event.platform === undefined ? "" : ` (${event.platform})`}${event.why === undefined ? "" : `: ${oneLine(event.why, 200)}`}`
+      return `hand-off ${event.state}${event.platform === undefined ? "" : ` (${event.platform})`}${event.why === undefined ? "" : `: ${oneLine(event.why, 200)}`}`
     case "claude.back":
-      return `${at}  new work goes to Claude again: ${oneLine(event.why, 200)}`
+      return `new work goes to Claude again: ${oneLine(event.why, 200)}`
   }
 }

@@ -1,26 +1,15 @@
 import { spawn } from "node:child_process"
 import { basename } from "node:path"
-import { Clock, Console, Effect, Option, Schema } from "effect"
+import { Clock, Console, Effect, Option } from "effect"
 import { SessionList } from "../CCRWatcher/Api.js"
 import type { Client } from "../Client.js"
-import { type HandoffView, SessionId, type SessionStatus, SessionView } from "../Domain/Session.js"
-import { printAs, withService } from "./Connection.js"
-import { CommandFailed, Misuse } from "./Exit.js"
+import { type HandoffView, type SessionId, type SessionStatus, SessionView } from "../Domain/Session.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { CommandFailed } from "./Exit.js"
+import { platformId, sessionId } from "./Ids.js"
 import { handoffWords, sessionTable } from "./SessionWords.js"
-import { platformId } from "./Tasks.js"
 
-export interface SessionsOptions {
-  readonly url: Option.Option<string>
-  readonly json: boolean
-}
-
-const sessionId = (text: string): Effect.Effect<SessionId, Misuse> =>
-  Effect.mapError(
-    Schema.decodeUnknown(SessionId)(text),
-    () => new Misuse({ message: `'${text}' is not a session's id; 'dream-team sessions' shows them.` })
-  )
-
-export interface ListOptions extends SessionsOptions {
+export interface ListOptions extends ServiceOptions {
   readonly status: Option.Option<SessionStatus>
   readonly limit: number
 }
@@ -70,7 +59,7 @@ const asked = (client: Client, id: SessionId, wish: Parameters<Client["sessions"
     return Option.isSome(settled) ? settled.value : yield* look
   })
 
-export interface HandoffOptions extends SessionsOptions {
+export interface HandoffOptions extends ServiceOptions {
   readonly id: string
   readonly to: Option.Option<string>
   readonly launcher: boolean
@@ -107,7 +96,7 @@ const inPlace = (file: string): Effect.Effect<number, CommandFailed> =>
   )
 
 /** Continues a session on another platform, in this terminal; with `json` it says what would be started, and starts nothing. */
-export const resume = ({ id, json, url }: SessionsOptions & { readonly id: string }) =>
+export const resume = ({ id, json, url }: ServiceOptions & { readonly id: string }) =>
   Effect.gen(function* () {
     const known = yield* sessionId(id)
     const file = yield* withService(url, (client) =>

@@ -4,8 +4,8 @@ import type { RoutingPolicy } from "../Domain/Platform.js"
 import { type Priority, TaskPreview, type TaskSubmission, type TaskType } from "../Domain/Task.js"
 import { printAs } from "./Connection.js"
 import { CommandFailed, Misuse } from "./Exit.js"
-import { platformId } from "./Tasks.js"
-import { previewText } from "./Words.js"
+import { platformId } from "./Ids.js"
+import { previewText } from "./TaskWords.js"
 
 /** What a person says of a task on the command line. */
 export interface SubmissionOptions {

@@ -2,20 +2,19 @@ import { Console, Effect, Option, Stream } from "effect"
 import type { Client } from "../Client.js"
 import { Task, type TaskId } from "../Domain/Task.js"
 import * as Bulk from "./Bulk.js"
-import { printAs, withService } from "./Connection.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { eventLine } from "./EventWords.js"
 import { CommandFailed, Misuse } from "./Exit.js"
 import { printable } from "./Output.js"
 import { printPreview, type SubmissionOptions, submissionOf } from "./Submission.js"
-import { eventLine, taskError } from "./Words.js"
+import { taskError } from "./TaskWords.js"
 
-export interface SubmitOptions extends SubmissionOptions {
+export interface SubmitOptions extends SubmissionOptions, ServiceOptions {
   readonly idempotencyKey: Option.Option<string>
   /** Many tasks, one a line; `-`: standard input. */
   readonly file: Option.Option<string>
   readonly dryRun: boolean
   readonly wait: boolean
-  readonly url: Option.Option<string>
-  readonly json: boolean
 }
 
 /** Waits for the task; on a terminal its events are told on the way. */

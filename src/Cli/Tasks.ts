@@ -1,22 +1,18 @@
 import { Clock, Console, Effect, Option, Schema, Stream } from "effect"
 import { AttemptList, TaskList } from "../Coordinator/Api.js"
 import { isFinal, TaskEvent } from "../Domain/Event.js"
-import { PlatformId } from "../Domain/Platform.js"
 import { type Priority, Task, type TaskState, type TaskType } from "../Domain/Task.js"
-import { printAs, taskId, withService } from "./Connection.js"
-import { CommandFailed, Misuse } from "./Exit.js"
-import { eventLine, taskTable, taskText } from "./Words.js"
+import { printAs, type ServiceOptions, withService } from "./Connection.js"
+import { eventLine } from "./EventWords.js"
+import { CommandFailed } from "./Exit.js"
+import { platformId, taskId } from "./Ids.js"
+import { taskTable, taskText } from "./TaskWords.js"
 
-interface Common {
-  readonly url: Option.Option<string>
-  readonly json: boolean
-}
-
-export interface OneTask extends Common {
+export interface OneTask extends ServiceOptions {
   readonly id: string
 }
 
-export interface ListOptions extends Common {
+export interface ListOptions extends ServiceOptions {
   readonly state: Option.Option<TaskState>
   readonly type: Option.Option<TaskType>
   readonly priority: Option.Option<Priority>
@@ -24,12 +20,6 @@ export interface ListOptions extends Common {
   readonly limit: number
   readonly cursor: Option.Option<string>
 }
-
-export const platformId = (text: string): Effect.Effect<PlatformId, Misuse> =>
-  Effect.mapError(
-    Schema.decodeUnknown(PlatformId)(text),
-    () => new Misuse({ message: `'${text}' is not a platform's id; 'dream-team platforms' shows them.` })
-  )
 
 const TaskWithAttempts = Schema.Struct({ task: Task, attempts: AttemptList.fields.attempts })
 

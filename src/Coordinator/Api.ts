@@ -17,7 +17,7 @@ import {
   TaskSummary,
   TaskType
 } from "../Domain/Task.js"
-import { Cursor, EventNumber, PageSize, ResumeHeaders, strict } from "../Http/Parameters.js"
+import { Cursor, EventNumber, eventStream, NextCursor, PageSize, ResumeHeaders, strict } from "../Http/Parameters.js"
 
 /** A submission as it comes in: a field that is not known is a mistake. */
 export const SubmissionBody = TaskSubmission.annotations({
@@ -130,7 +130,7 @@ const ListParams = Schema.Struct({
 
 export const TaskList = Schema.Struct({
   tasks: Schema.Array(TaskSummary).annotations({ description: "Newest first." }),
-  next: Schema.optional(Schema.String.annotations({ description: "Cursor of the next page; absent on the last one." }))
+  next: NextCursor
 }).annotations({ identifier: "TaskList" })
 export type TaskList = typeof TaskList.Type
 
@@ -145,13 +145,10 @@ const EventParams = Schema.Struct({
   })
 }).annotations(strict)
 
-const EventStream = Schema.String.pipe(
-  HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })
-).annotations({
-  description:
-    "Server-sent events: `id` (an integer that grows), `event` (the type) and `data` (a TaskEvent as JSON) each. " +
+const EventStream = eventStream(
+  "Server-sent events: `id` (an integer that grows), `event` (the type) and `data` (a TaskEvent as JSON) each. " +
     "Comments keep the connection alive; the stream ends with the task."
-})
+)
 
 /** What the generated description cannot know of a response. */
 export const describeResponses =

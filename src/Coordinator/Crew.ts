@@ -33,8 +33,6 @@ export interface Crew {
 }
 
 interface Member {
-  readonly task: ClaimedTask
-  readonly classId: number
   readonly fiber: Fiber.RuntimeFiber<unknown, unknown>
   readonly state: LiveState
 }
@@ -118,7 +116,7 @@ export const makeCrew = (options: CrewOptions): Effect.Effect<Crew, ServiceUnava
         liveOf.set(classId, (liveOf.get(classId) ?? 0) + 1)
         // Claims are made where nothing interrupts; the task itself must be open to it.
         return Effect.map(FiberSet.run(fibers, Effect.interruptible(life)), (fiber) => {
-          const member: Member = { task, classId, fiber, state }
+          const member: Member = { fiber, state }
           members.set(task.id, member)
           fiber.addObserver(() => {
             live -= 1

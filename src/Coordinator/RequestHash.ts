@@ -3,6 +3,7 @@ import { Effect, Option } from "effect"
 import { TaskRefused } from "../Domain/ApiError.js"
 import type { JobSubmission } from "../Domain/Job.js"
 import type { TaskSubmission } from "../Domain/Task.js"
+import type { Idempotency } from "../TaskStore/Keys.js"
 
 const maxKeyLength = 255
 
@@ -27,7 +28,7 @@ const requestHash = (submission: TaskSubmission | JobSubmission): string =>
 export const idempotencyOf = (
   key: Option.Option<string>,
   submission: TaskSubmission | JobSubmission
-): Effect.Effect<Option.Option<{ readonly key: string; readonly hash: string }>, TaskRefused> => {
+): Effect.Effect<Option.Option<Idempotency>, TaskRefused> => {
   if (Option.isNone(key)) return Effect.succeedNone
   const { length } = key.value
   if (length >= 1 && length <= maxKeyLength) {

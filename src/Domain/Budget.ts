@@ -9,6 +9,7 @@ import { Instant } from "./Time.js"
  */
 export interface Amount {
   readonly nanoUsd: number | undefined
+  /** Input and output. */
   readonly tokens: number
 }
 

@@ -119,6 +119,7 @@ export interface LimitReading {
   readonly windowMs?: number | undefined
   /** Set where the limit is that of one model only. */
   readonly model?: string | undefined
+  /** In `unit`, as what remains of it. */
   readonly limit?: number | undefined
   readonly remaining?: number | undefined
   /** Until the limit is whole again, ms. */

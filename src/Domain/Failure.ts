@@ -84,6 +84,7 @@ export type AttemptFailure = RequestFailure | ModelFailure | CredentialFailure |
 export const spendsAttempt = (failure: Pick<FailureView, "reason" | "scope">): boolean =>
   !(failure.scope === "platform" && failure.reason === "unreachable")
 
+/** Whose fault a failure is. */
 export const scopeOf = (failure: AttemptFailure): FailureScope => {
   switch (failure._tag) {
     case "RequestFailure":
@@ -111,6 +112,7 @@ export const FailureView = Schema.Struct({
 }).annotations({ identifier: "Failure" })
 export type FailureView = typeof FailureView.Type
 
+/** A failure as it is stored and shown. */
 export const viewOf = (failure: AttemptFailure): FailureView => ({
   scope: scopeOf(failure),
   reason: "reason" in failure ? failure.reason : undefined,

@@ -58,6 +58,7 @@ export const AlternativeKind = Schema.Literal("class", "shrink", "split", "parti
 })
 export type AlternativeKind = typeof AlternativeKind.Type
 
+/** Whether a task in this state has ended; only a retry leads back. */
 export const isTerminal = (state: TaskState): boolean =>
   state === "succeeded" || state === "failed" || state === "cancelled"
 

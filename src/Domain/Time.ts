@@ -36,7 +36,7 @@ export const epochMsOf = (instant: typeof InstantText.Type): number => Date.pars
 /** Now on the clock that wall-clock changes do not move, ms; its zero means nothing, only differences do. */
 export const monotonicMsOf = (clock: Clock.Clock): number => Number(clock.unsafeCurrentTimeNanos()) / 1e6
 
-// Read of the fiber itself: this is done for every step of every task, and `Clock`'s own accessors take five times as long.
+// Read of the fiber itself: this is done for every step of every task, and `Clock`'s own accessors take far longer.
 const ofClock = (read: (clock: Clock.Clock) => number): Effect.Effect<number> =>
   Effect.withFiberRuntime((fiber) => Exit.succeed(read(Context.get(fiber.currentDefaultServices, Clock.Clock))))
 

@@ -1,6 +1,5 @@
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
-import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import * as OpenApi from "@effect/platform/OpenApi"
 import { Schema } from "effect"
 import { Authorization } from "../Domain/Access.js"
@@ -8,7 +7,7 @@ import { ErrorBody } from "../Domain/ApiError.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { SessionId } from "../Domain/Session.js"
 import { JobId, TaskId } from "../Domain/Task.js"
-import { EventNumber, ResumeHeaders, strict } from "../Http/Parameters.js"
+import { EventNumber, eventStream, ResumeHeaders, strict } from "../Http/Parameters.js"
 
 const one = "[a-z]+(\\.[a-z]+|\\.\\*)"
 
@@ -38,13 +37,10 @@ const Params = Schema.Struct({
   })
 }).annotations(strict)
 
-const EventStream = Schema.String.pipe(
-  HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })
-).annotations({
-  description:
-    "Server-sent events: `id` (an integer that grows), `event` (the type) and `data` (a ServiceEvent as JSON) each, in " +
+const EventStream = eventStream(
+  "Server-sent events: `id` (an integer that grows), `event` (the type) and `data` (a ServiceEvent as JSON) each, in " +
     "the order of their ids. Comments keep the connection alive."
-})
+)
 
 const follow = HttpApiEndpoint.get("follow", "/v1/events")
   .setHeaders(ResumeHeaders)

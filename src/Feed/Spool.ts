@@ -7,7 +7,7 @@ export const spoolOf = (database: string): string => `${database}.spool`
 /** Beyond it reports are dropped: nobody empties it. */
 export const maxSpoolBytes = 4 * 1024 * 1024
 /** A longer report is not written. */
-export const maxLineBytes = 64 * 1024
+const maxLineBytes = 64 * 1024
 
 /**
  * Appends a report in one write, so that lines of several feeds stay whole. Whoever empties the file renames it first:

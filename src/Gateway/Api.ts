@@ -1,19 +1,16 @@
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
-import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import * as OpenApi from "@effect/platform/OpenApi"
 import { Schema } from "effect"
 import { Authorization } from "../Domain/Access.js"
 import { ChatCompletion, ChatCompletionRequest, ModelList, OpenAiError } from "../Domain/ChatCompletion.js"
 import { Priority } from "../Domain/Task.js"
+import { eventStream } from "../Http/Parameters.js"
 
-const ChunkStream = Schema.String.pipe(
-  HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })
-).annotations({
-  description:
-    "With `stream`: server-sent events whose `data` is a ChatCompletionChunk as JSON each, then `[DONE]`; an answer that " +
+const ChunkStream = eventStream(
+  "With `stream`: server-sent events whose `data` is a ChatCompletionChunk as JSON each, then `[DONE]`; an answer that " +
     "breaks off ends with an OpenAiError in its place."
-})
+)
 
 const chatCompletions = HttpApiEndpoint.post("chatCompletions", "/v1/chat/completions")
   .setHeaders(

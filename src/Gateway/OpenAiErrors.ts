@@ -31,7 +31,7 @@ const limited = "rate_limit_error"
 const ours = "server_error"
 
 /** The request cannot be served as it is asked for: `param` names the field. */
-export const refusal = (message: string, param: string, code = "unsupported_value"): OpenAiReply =>
+export const refusal = (message: string, param: string, code: string): OpenAiReply =>
   reply(400, { message, type: invalid, param, code })
 
 /** The same for what every endpoint may answer. */

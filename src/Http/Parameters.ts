@@ -1,3 +1,4 @@
+import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import { Schema } from "effect"
 
 /** What comes in is taken as it is described: an unknown parameter is a mistake, and all mistakes are told at once. */
@@ -18,9 +19,20 @@ export const Cursor = Schema.optional(Schema.String.pipe(Schema.minLength(1), Sc
   description: "`next` of the page before."
 })
 
+/** What the `cursor` of the page that follows is. */
+export const NextCursor = Schema.optional(
+  Schema.String.annotations({ description: "Cursor of the next page; absent on the last one." })
+)
+
 /** What a reader of events sends that comes back. */
 export const ResumeHeaders = Schema.Struct({
   "last-event-id": Schema.optional(EventNumber).annotations({
     description: "Go on after this event. Wins over `after`."
   })
 })
+
+/** Server-sent events, which nothing decodes as a whole. */
+export const eventStream = (description: string) =>
+  Schema.String.pipe(HttpApiSchema.withEncoding({ kind: "Text", contentType: "text/event-stream" })).annotations({
+    description
+  })

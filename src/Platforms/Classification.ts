@@ -8,7 +8,7 @@ import {
   QuotaFailure,
   RequestFailure
 } from "../Domain/Failure.js"
-import type { PlatformId, WireFormat } from "../Domain/Platform.js"
+import type { PlatformId } from "../Domain/Platform.js"
 import { scrub } from "./Secrets.js"
 import {
   epochMs,
@@ -26,7 +26,6 @@ import { lenient } from "./Wire.js"
 export interface RefusedReply {
   readonly platform: PlatformId
   readonly model?: string | undefined
-  readonly wire: WireFormat
   readonly baseUrl: string
   /** Scrubbed from whatever is kept of the reply. */
   readonly apiKey: Redacted.Redacted<string>

@@ -103,7 +103,6 @@ export const makeHttpPlatform = (
       classify({
         platform,
         model,
-        wire: settings.wire,
         baseUrl: settings.baseUrl,
         apiKey,
         status,
@@ -219,8 +218,8 @@ export const makeHttpPlatform = (
       onTimeout: () => failure(model, "timeout", `${what} took longer than ${ms} ms`)
     })
 
-  const attributes = (operation: string, model: string) => ({
-    "gen_ai.operation.name": operation,
+  const attributes = (model: string) => ({
+    "gen_ai.operation.name": "chat",
     "gen_ai.provider.name": platform,
     "gen_ai.request.model": model
   })
@@ -249,7 +248,7 @@ export const makeHttpPlatform = (
       Effect.flatMap((outgoing) => exchanged(model, outgoing, (body) => wire.decodeCompletion(body, model))),
       overall(model, attemptMs, "the attempt"),
       Effect.tap((completion) => Effect.annotateCurrentSpan(finishAttributes(completion))),
-      Effect.withSpan("Platforms.complete", { attributes: attributes("chat", model), captureStackTrace: false })
+      Effect.withSpan("Platforms.complete", { attributes: attributes(model), captureStackTrace: false })
     )
 
   /** A reply to a streaming request that is no stream: an error object, or something else altogether. */
@@ -368,7 +367,7 @@ export const makeHttpPlatform = (
                 : take(deltas)
             }),
             "Platforms.stream",
-            { attributes: attributes("chat", model), captureStackTrace: false }
+            { attributes: attributes(model), captureStackTrace: false }
           )
         : streamTo(model, call, take)
     )

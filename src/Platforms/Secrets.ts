@@ -1,7 +1,7 @@
 import { Redacted } from "effect"
 
 /** The longest message of a provider's that is kept, characters. */
-export const messageLimit = 500
+const messageLimit = 500
 
 // Providers quote keys, whole or masked, in their own messages.
 const keyLike = [

@@ -173,8 +173,6 @@ export interface DispatcherOptions {
   readonly onRoom: (platform: PlatformId) => void
   /** Bytes of waiting calls and of bodies being read, at most. */
   readonly maxBytes: number
-  /** Waiting calls at most; default 10,000. */
-  readonly maxWaiting?: number | undefined
 }
 
 /** The share of a platform that is kept for a better-ranked call that cannot start yet. */
@@ -200,7 +198,7 @@ const needsAsMuch = (ask: Ask, less: Ask): boolean =>
   ask.tokens.maxOutput >= less.tokens.maxOutput
 
 export const make = (options: DispatcherOptions): Dispatcher => {
-  const { maxBytes, maxWaiting = MAX_WAITING, onEvent, onRoom, onTransition } = options
+  const { maxBytes, onEvent, onRoom, onTransition } = options
   const places: ReadonlyArray<Place> = options.platforms.map((platform) => ({
     ...Slot.make({ ...platform, onEvent, onTransition }),
     kept: [],
@@ -331,8 +329,8 @@ export const make = (options: DispatcherOptions): Dispatcher => {
 
   /** Why the service is full, should it take in one more. */
   const fullness = (waiting: number, bytes: number): string | undefined =>
-    waiting > maxWaiting
-      ? `${maxWaiting} calls are waiting already: this service takes no more for now`
+    waiting > MAX_WAITING
+      ? `${MAX_WAITING} calls are waiting already: this service takes no more for now`
       : heldBytes + bytes > maxBytes
         ? `the calls that wait take up ${maxBytes} bytes already: this service takes no more for now`
         : undefined
@@ -877,7 +875,7 @@ export const make = (options: DispatcherOptions): Dispatcher => {
         queue: { HIGH: queue("HIGH"), MEDIUM: queue("MEDIUM"), LOW: queue("LOW") },
         admission: {
           waiting: line.size(),
-          maxWaiting,
+          maxWaiting: MAX_WAITING,
           bytes: heldBytes + line.bytes(),
           maxBytes
         }

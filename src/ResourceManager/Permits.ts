@@ -28,7 +28,6 @@ export interface Permits {
   /** When time alone changes how many may run. */
   readonly changesAt: () => number
   readonly max: () => number
-  readonly inUse: () => number
   readonly take: (model: string, at: number) => void
   readonly giveBack: (model: string, at: number) => void
   /**
@@ -132,7 +131,6 @@ export const make = (initial: PlatformLimits): Permits => {
       return next
     },
     max,
-    inUse: () => inUse,
     take: (model, at) => {
       change(model, 1, at)
       learned.saw(inUse, at)

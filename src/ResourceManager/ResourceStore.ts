@@ -5,6 +5,7 @@ import { type PlatformEvent, PlatformEventBody } from "../Domain/Event.js"
 import { Drained, LimitsPatch } from "../Domain/Lease.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { Events, type NewPlatformEvent } from "../Events.js"
+import { decodeColumn } from "../Sql/jsonColumn.js"
 import { SqlWriter } from "../Sql/Writer.js"
 import { SavedPlatform } from "./Saved.js"
 
@@ -23,14 +24,11 @@ export interface ChangeByHand {
 /** Events of one platform that are kept; older ones are dropped. */
 export const eventsKept = 1_000
 
-/** A JSON column holds the type's own side (instants as numbers), so that writing one is a plain JSON.stringify. */
-const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
-
 const decodePlatform = Schema.decodeUnknown(PlatformId)
-const decodeBooks = column(SavedPlatform)
-const decodePatch = column(LimitsPatch)
-const decodeDrained = column(Drained)
-const decodeBody = column(PlatformEventBody)
+const decodeBooks = decodeColumn(SavedPlatform)
+const decodePatch = decodeColumn(LimitsPatch)
+const decodeDrained = decodeColumn(Drained)
+const decodeBody = decodeColumn(PlatformEventBody)
 
 /** What another version has written is passed over: no row may keep the service from starting. */
 const readable = <A>(

@@ -71,7 +71,6 @@ const EXACT = 1e-9
  * provider's holds more than the limit, wherever in between it counts. Every instant is monotonic ms.
  */
 export interface Window {
-  readonly windowMs: () => number
   readonly capacity: () => number
   readonly used: (at: number) => number
   /** What running attempts and our own aged ones hold. */
@@ -340,7 +339,6 @@ export const make = (initialMs: number): Window => {
   }
 
   return {
-    windowMs: () => windowMs,
     capacity: () => levels.capacity,
     used,
     own: (at) => {

@@ -14,6 +14,7 @@ import {
   shortestWindowMs
 } from "../Domain/Session.js"
 import { SessionsSql, SessionsUnavailable } from "../SessionStore.js"
+import { jsonColumn } from "../Sql/jsonColumn.js"
 
 /** How its conversation reaches the platform: itself, or told in fewer tokens. */
 export type Conveyance = "whole" | "summary"
@@ -51,8 +52,6 @@ export interface HandoffRecord {
   readonly answeredBy: string | undefined
   /** Grows with every owner: a write of an earlier one changes nothing. */
   readonly epoch: number
-  /** Until when its owner has it. */
-  readonly leaseUntil: number
   readonly createdAt: number
   readonly updatedAt: number
 }
@@ -110,7 +109,7 @@ const pruned = 50
 const maxAnswerChars = 200_000
 
 const orNull = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(schema)
-const json = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(Schema.parseJson(Schema.typeSchema(schema)))
+const json = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(jsonColumn(schema))
 
 const Row = Schema.Struct({
   id: HandoffId,
@@ -139,7 +138,6 @@ const Row = Schema.Struct({
   answer: orNull(Schema.String),
   answered_by: orNull(Schema.String),
   lease_epoch: Schema.Int,
-  lease_until: Schema.Number,
   created_at: Schema.Number,
   updated_at: Schema.Number
 })
@@ -171,7 +169,6 @@ const recordOf = (row: typeof Row.Type): HandoffRecord => ({
   answer: row.answer ?? undefined,
   answeredBy: row.answered_by ?? undefined,
   epoch: row.lease_epoch,
-  leaseUntil: row.lease_until,
   createdAt: row.created_at,
   updatedAt: row.updated_at
 })

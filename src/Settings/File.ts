@@ -159,7 +159,7 @@ const Id = Schema.String.pipe(
   taking("a platform id: 1 to 40 lower-case letters, digits or hyphens, beginning with a letter")
 )
 
-export const shortestApiKey = 16
+const shortestApiKey = 16
 
 /** `tenant:key`, or a key alone, whose tenant's name is then made from the key. */
 export const splitApiKey = (text: string): { readonly tenant: string | undefined; readonly key: string } => {

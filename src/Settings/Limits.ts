@@ -52,7 +52,7 @@ export const limitsProblems = (limits: PlatformLimits): ReadonlyArray<LimitsProb
   }
 
   /** The amounts of a list of windows, in the order in which they stand. */
-  const boundsOf = (at: ReadonlyArray<string>, windows: ReadonlyArray<WindowLimit> = []): ReadonlyArray<Bound> =>
+  const boundsOf = (at: ReadonlyArray<string>, windows: ReadonlyArray<WindowLimit>): ReadonlyArray<Bound> =>
     windows.flatMap((window, index) => {
       const { costUsd, requests, tokens, windowMs } = window
       const path = [...at, "windows", String(index)]
@@ -79,7 +79,7 @@ export const limitsProblems = (limits: PlatformLimits): ReadonlyArray<LimitsProb
       if (given[key] !== undefined) bounds.push({ path: [...at, key], unit, windowMs: minuteMs })
     }
     const seen = new Map<string, Bound>()
-    for (const bound of [...bounds, ...further, ...boundsOf(at, given.windows)]) {
+    for (const bound of [...bounds, ...further, ...boundsOf(at, given.windows ?? [])]) {
       const key = `${bound.unit}/${bound.windowMs}`
       const earlier = seen.get(key)
       if (earlier === undefined) seen.set(key, bound)

@@ -509,12 +509,8 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
         const file = values.platforms?.[platformId]
         return file === undefined ? undefined : read(file)
       }
-    const pick = <A, B>(
-      path: ReadonlyArray<string>,
-      read: (file: PlatformFile) => A | undefined,
-      fallback: B,
-      show?: (value: A | B) => unknown
-    ): A | B => choose(at(...path), reading(read), fallback, show)
+    const pick = <A, B>(path: ReadonlyArray<string>, read: (file: PlatformFile) => A | undefined, fallback: B): A | B =>
+      choose(at(...path), reading(read), fallback)
     const has = (read: (file: PlatformFile) => unknown): boolean => find([], reading(read)) !== undefined
     const lacks = (key: "baseUrl" | "model", variable: "BASE_URL" | "MODEL", expected: string): boolean => {
       const mistaken = layers.some(({ mistakes }) =>

@@ -2,7 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http"
 import { Either } from "effect"
 
 /** Largest request body, bytes. */
-export const maxBodyBytes = 8 * 1024 * 1024
+const maxBodyBytes = 8 * 1024 * 1024
 
 /** A larger body is read to its end, so that its sender can read the refusal, but not beyond this. */
 const maxDiscardedBytes = 8 * maxBodyBytes

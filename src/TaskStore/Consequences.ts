@@ -1,6 +1,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Clock, Effect, Option, Queue, Schedule, Schema, type Scope, type Stream } from "effect"
+import type { Fragment } from "@effect/sql/Statement"
+import { Array as Arr, Clock, Effect, Option, Queue, Schedule, Schema, type Scope, type Stream } from "effect"
 import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import type { JobEventBody, TaskEventBody } from "../Domain/Event.js"
 import type { JobState, OnFailure } from "../Domain/Job.js"
@@ -14,11 +15,12 @@ import {
   type TenantId
 } from "../Domain/Task.js"
 import type { Events, TaskBelonging } from "../Events.js"
+import { jsonColumn } from "../Sql/jsonColumn.js"
 import { SqlWriter, type Steps } from "../Sql/Writer.js"
 import { makeNotices } from "./Notices.js"
 
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
-const batch = 200
+export const batch = 200
 /** Of these, tasks that are ended or released in one write: each takes several statements, and nobody else has a turn. */
 const settledAtOnce = 50
 /** A job tells of its progress this often at most. */
@@ -91,9 +93,7 @@ export interface Consequences {
     readonly job: JobId | null
     readonly was: TaskState
     readonly at: number
-  }) => Effect.Effect<boolean, SqlError>
-  /** Queues tasks that nothing keeps any more. */
-  readonly enqueue: (ids: ReadonlyArray<TaskId>, at: number) => Effect.Effect<void, SqlError>
+  }) => Effect.Effect<void, SqlError>
   /** Settles, in bounded writes, all there is to settle. */
   readonly sweep: Effect.Effect<void, ServiceUnavailable>
   /** Classes that got queued tasks by other writes than those of the tasks' owners. For one reader. */
@@ -119,7 +119,7 @@ export const turnWhy = "waits for its turn in its job"
 export const blockedWhy = (count: number): string => `waits for ${count} ${count === 1 ? "task" : "tasks"}`
 
 const nothingUsed = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, costUsd: 0 }
-const decodeResult = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskResult)))
+const decodeResult = Schema.decodeOption(jsonColumn(TaskResult))
 
 export const makeConsequences = (
   options: ConsequencesOptions
@@ -137,6 +137,11 @@ export const makeConsequences = (
     /** True while a batch is being settled: the ends it brings about are settled by its own rounds. */
     let isSettling = false
 
+    /** Why a task waits that so many others keep, in SQL. */
+    const whyBlockedBy = (count: Fragment) =>
+      sql`CASE ${count} WHEN 0 THEN ${turnWhy} WHEN 1 THEN ${blockedWhy(1)} ELSE 'waits for ' || (${count}) || ' tasks' END`
+
+    /** Queues tasks that nothing keeps any more. */
     const enqueue = (ids: ReadonlyArray<TaskId>, at: number): Effect.Effect<void, SqlError> =>
       Effect.gen(function* () {
         if (ids.length === 0) return
@@ -238,10 +243,8 @@ export const makeConsequences = (
             readonly held: number
             readonly job_id: JobId | null
           }>`
-            UPDATE tasks SET blocked_by = blocked_by - 1, updated_at = ${at}, waiting_why = CASE
-              WHEN blocked_by = 1 THEN ${turnWhy}
-              WHEN blocked_by = 2 THEN ${blockedWhy(1)}
-              ELSE 'waits for ' || (blocked_by - 1) || ' tasks' END
+            UPDATE tasks SET blocked_by = blocked_by - 1, updated_at = ${at},
+              waiting_why = ${whyBlockedBy(sql`blocked_by - 1`)}
             WHERE ${sql.in("id", released)} AND state = 'waiting' AND blocked_by > 0
             RETURNING id, blocked_by, held, job_id`
           const free = new Set(rows.filter((row) => row.blocked_by === 0 && row.held === 0).map((row) => row.id))
@@ -438,8 +441,7 @@ export const makeConsequences = (
             skipped_for = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL, updated_at = ${at},
             deadline = CASE WHEN deadline <= ${at} THEN ${at} + allowed_ms ELSE deadline END,
             wake_at = CASE WHEN deadline <= ${at} THEN ${at} + allowed_ms ELSE deadline END,
-            waiting_why = CASE WHEN blocked_by = 0 THEN ${turnWhy} WHEN blocked_by = 1 THEN ${blockedWhy(1)}
-              ELSE 'waits for ' || blocked_by || ' tasks' END
+            waiting_why = ${whyBlockedBy(sql`blocked_by`)}
           WHERE ${sql.in("id", ids)}`
         yield* sql`
           INSERT INTO settling (kind, id) SELECT DISTINCT 'task', tasks.id
@@ -571,7 +573,6 @@ export const makeConsequences = (
       settle,
       waitAgain,
       reopened,
-      enqueue,
       sweep,
       queued: queued.stream,
       dropped: dropped.stream
@@ -579,5 +580,4 @@ export const makeConsequences = (
   })
 
 /** Parts small enough for one statement. */
-export const chunksOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
-  Array.from({ length: Math.ceil(items.length / batch) }, (_, index) => items.slice(index * batch, (index + 1) * batch))
+export const chunksOf = <A>(items: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> => Arr.chunksOf(items, batch)

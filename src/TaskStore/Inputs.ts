@@ -3,6 +3,7 @@ import type { SqlError } from "@effect/sql/SqlError"
 import { Effect, Option, Schema } from "effect"
 import { estimateInputTokens, type Message, textTokens } from "../Domain/Call.js"
 import { type JobId, TaskError, type TaskId, TaskResult, type TaskState } from "../Domain/Task.js"
+import { jsonColumn } from "../Sql/jsonColumn.js"
 import type { StoredRequest } from "./Rows.js"
 
 /** What the results of earlier tasks may add to a call that says nothing of it, tokens. */
@@ -37,8 +38,8 @@ interface Source {
 
 const sourceColumns = "seq, id, name, preview, state, OCTET_LENGTH(result) AS size"
 
-const decodeResult = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskResult)))
-const decodeError = Schema.decodeUnknownOption(Schema.parseJson(Schema.typeSchema(TaskError)))
+const decodeResult = Schema.decodeOption(jsonColumn(TaskResult))
+const decodeError = Schema.decodeOption(jsonColumn(TaskError))
 
 /** The largest share of `room` by which all get what they want or that share. */
 const fairShare = (wanted: ReadonlyArray<number>, room: number): number => {

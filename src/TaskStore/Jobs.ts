@@ -1,30 +1,21 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { Clock, Effect, Option, type ParseResult, Schema } from "effect"
+import { Effect, Option, type ParseResult, Schema } from "effect"
 import { Conflict, NotFound, type ServiceUnavailable } from "../Domain/ApiError.js"
 import type { Job, JobMode, JobResult, JobState, JobTask, OnFailure } from "../Domain/Job.js"
-import {
-  type JobId,
-  TaskError,
-  type TaskId,
-  type TaskName,
-  TaskResult,
-  type TaskState,
-  type TaskType,
-  type TenantId
-} from "../Domain/Task.js"
+import type { JobId, TaskId, TaskName, TaskState, TaskType, TenantId } from "../Domain/Task.js"
 import { Settings } from "../Settings.js"
-import { SqlWriter, unavailable } from "../Sql/Writer.js"
+import { decodeColumn } from "../Sql/jsonColumn.js"
+import { unavailable } from "../Sql/Writer.js"
 import type { NewTask } from "../TaskStore.js"
-import { blockedWhy, type Consequences, chunksOf, type Edge, turnWhy } from "./Consequences.js"
+import { batch, blockedWhy, type Consequences, chunksOf, type Edge, turnWhy } from "./Consequences.js"
 import { webhookOf } from "./Deliveries.js"
-import { firstOf, previewOf, rankOf } from "./Rows.js"
+import { type Idempotency, makeKeys } from "./Keys.js"
+import { decodeError, decodeResult, firstOf, nullable, previewOf, type Read, rankOf } from "./Rows.js"
 import { budgetColumns } from "./Spending.js"
 
 /** Results shown in one page of a job at most, bytes; the first is shown whatever its size. */
 const maxPageBytes = 4_000_000
-/** Rows removed by one write. */
-const batch = 200
 
 /** A task as part of a new job. */
 export interface NewJobTask extends Omit<NewTask, "idempotency" | "tenant"> {
@@ -44,7 +35,7 @@ export interface NewJob {
   readonly maxCostUsd: number | undefined
   readonly maxTokens: number | undefined
   readonly callbackUrl: string | undefined
-  readonly idempotency: Option.Option<{ readonly key: string; readonly hash: string }>
+  readonly idempotency: Option.Option<Idempotency>
   /** In their order. What they depend on is among them or of the same tenant. */
   readonly tasks: ReadonlyArray<NewJobTask>
 }
@@ -61,7 +52,7 @@ export interface JobStore {
   /** The job a tenant submitted under a key; another request under the same key is a conflict. */
   readonly replay: (
     tenant: TenantId,
-    idempotency: { readonly key: string; readonly hash: string }
+    idempotency: Idempotency
   ) => Effect.Effect<Option.Option<Job>, Conflict | ServiceUnavailable>
   /**
    * Accepts a job whole or not at all: its tasks are stored part by part, unseen, and one write makes all of them count.
@@ -118,14 +109,10 @@ interface JobRow {
 const jobColumns =
   "seq, id, tenant, request_hash, mode, on_failure, max_parallel, state, total, succeeded, failed, cancelled, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_usd, max_cost_usd, max_tokens, callback_url, metadata, created_at, updated_at, finished_at"
 
-const decodeMetadata = Schema.decodeUnknown(
-  Schema.parseJson(Schema.Record({ key: Schema.String, value: Schema.String }))
-)
-const decodeResult = Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(TaskResult)))
-const decodeError = Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(TaskError)))
+const decodeMetadata = decodeColumn(Schema.Record({ key: Schema.String, value: Schema.String }))
 
 const jobOf = (row: JobRow): Effect.Effect<Job, ParseResult.ParseError> =>
-  Effect.map(row.metadata === null ? Effect.succeed(undefined) : decodeMetadata(row.metadata), (metadata) => ({
+  Effect.map(nullable(row.metadata, decodeMetadata), (metadata) => ({
     id: row.id,
     tenant: row.tenant,
     mode: row.mode,
@@ -173,26 +160,25 @@ const jobTaskOf = (row: JobTaskRow): Effect.Effect<JobTask, ParseResult.ParseErr
       type: row.type,
       state: row.state,
       waiting: row.state === "waiting" ? (row.waiting_why ?? undefined) : undefined,
-      result: row.result === null ? undefined : yield* decodeResult(row.result),
-      error: row.error === null ? undefined : yield* decodeError(row.error)
+      result: yield* nullable(row.result, decodeResult),
+      error: yield* nullable(row.error, decodeError)
     }
   })
+
+/** A write that gets the current wall time, epoch ms. */
+export type Write = <A>(operation: (now: number) => Effect.Effect<A, SqlError>) => Effect.Effect<A, ServiceUnavailable>
 
 export interface JobsOptions {
   readonly epoch: number
   readonly consequences: Consequences
-  readonly read: <A>(query: Effect.Effect<A, SqlError | ParseResult.ParseError>) => Effect.Effect<A, ServiceUnavailable>
+  readonly read: Read
+  readonly write: Write
 }
 
-export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
+export const makeJobs = ({ consequences, epoch, read, write }: JobsOptions) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    const writer = yield* SqlWriter
     const { retention } = yield* Settings
-
-    /** A write that gets the current wall time. */
-    const write = <A>(operation: (now: number) => Effect.Effect<A, SqlError>): Effect.Effect<A, ServiceUnavailable> =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => writer.write(operation(now)))
 
     const jobRow = (tenant: TenantId, id: JobId) =>
       Effect.map(
@@ -208,19 +194,13 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
           Option.isNone(row) ? new NotFound({ message: `There is no job ${id}` }) : read(jobOf(row.value))
       )
 
-    /** The job that a key stands for; one of its age stands for none any more. */
-    const rowByKey = (tenant: TenantId, key: string, now: number) =>
-      Effect.map(
-        sql<JobRow>`
-          SELECT ${sql.literal(jobColumns)} FROM jobs
-          WHERE tenant = ${tenant} AND idempotency_key = ${key} AND created_at > ${now - retention.keysMs}`,
-        firstOf
-      )
-
-    const sameRequest = (row: JobRow, hash: string): Effect.Effect<Job, Conflict | ServiceUnavailable> =>
-      row.request_hash === hash
-        ? read(jobOf(row))
-        : new Conflict({ message: `The idempotency key was used before with another request (job ${row.id})` })
+    const keys = makeKeys<JobRow, Job>(sql, {
+      table: "jobs",
+      columns: jobColumns,
+      keptMs: retention.keysMs,
+      read,
+      valueOf: jobOf
+    })
 
     const stage = (job: NewJob) =>
       write(
@@ -311,7 +291,7 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
       return write((now) =>
         Effect.gen(function* () {
           if (key !== null) {
-            const earlier = yield* rowByKey(job.tenant, key, now)
+            const earlier = yield* keys.rowOf(job.tenant, key, now)
             if (Option.isSome(earlier)) return { _tag: "Used", earlier: earlier.value } as const
             yield* sql`
               UPDATE jobs SET idempotency_key = NULL, request_hash = NULL
@@ -357,7 +337,7 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
           case "Used": {
             yield* discard(sql.and([sql`jobs.id = ${job.id}`]))
             const hash = Option.match(job.idempotency, { onNone: () => "", onSome: (given) => given.hash })
-            return { job: yield* sameRequest(accepted.earlier, hash), replayed: true }
+            return { job: yield* keys.sameRequest(accepted.earlier, hash), replayed: true }
           }
         }
       }).pipe(
@@ -439,12 +419,7 @@ export const makeJobs = ({ consequences, epoch, read }: JobsOptions) =>
 
     return {
       store: {
-        replay: (tenant, { hash, key }) =>
-          Effect.gen(function* () {
-            const now = yield* Clock.currentTimeMillis
-            const row = yield* read(rowByKey(tenant, key, now))
-            return Option.isNone(row) ? Option.none() : Option.some(yield* sameRequest(row.value, hash))
-          }),
+        replay: keys.replay,
         insert,
         get,
         result,

@@ -1,22 +1,24 @@
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { Effect, Option, type ParseResult, Schema } from "effect"
+import { usdOf } from "../Domain/Budget.js"
 import type { TaskEventBody } from "../Domain/Event.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import {
-  Alternative,
+  type Alternative,
   AlternativeKind,
   type AlternativeView,
   TaskError,
   type TaskId,
-  TaskResult,
+  type TaskResult,
   type TaskState
 } from "../Domain/Task.js"
 import type { Events, TaskBelonging } from "../Events.js"
+import { decodeColumn } from "../Sql/jsonColumn.js"
 import type { Steps } from "../Sql/Writer.js"
 import type { NewTask } from "../TaskStore.js"
 import type { Edge } from "./Consequences.js"
-import { previewOf, rankOf, storable } from "./Rows.js"
+import { decodeAlternative, decodeError, decodeResult, nullable, previewOf, rankOf, storable } from "./Rows.js"
 import { budgetColumns } from "./Spending.js"
 
 /** Bytes kept of an incomplete answer. */
@@ -75,11 +77,7 @@ export interface PartialAnswer {
   readonly text: string
 }
 
-const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
-export const decodeLadder = column(Ladder)
-const decodeAlternative = column(Alternative)
-const decodeResult = column(TaskResult)
-const decodeError = column(TaskError)
+export const decodeLadder = decodeColumn(Ladder)
 
 const stepOf = (round: number, step: string): string => `${round}/${step}`
 
@@ -96,11 +94,6 @@ const bounded = (text: string): string => {
         .replace(/\uFFFD+$/, "")
 }
 
-const maybe = <A>(
-  text: string | null,
-  decode: (text: string) => Effect.Effect<A, ParseResult.ParseError>
-): Effect.Effect<A | undefined, ParseResult.ParseError> => (text === null ? Effect.succeed(undefined) : decode(text))
-
 interface ChildRow {
   readonly id: TaskId
   readonly state: TaskState
@@ -116,9 +109,9 @@ const childOf = (row: ChildRow): Effect.Effect<Child, ParseResult.ParseError> =>
       id: row.id,
       state: row.state,
       ...(yield* decodeAlternative(row.alternative)),
-      result: yield* maybe(row.result, decodeResult),
-      error: yield* maybe(row.error, decodeError),
-      spentUsd: row.spent_nano_usd / 1e9
+      result: yield* nullable(row.result, decodeResult),
+      error: yield* nullable(row.error, decodeError),
+      spentUsd: usdOf(row.spent_nano_usd)
     }
   })
 

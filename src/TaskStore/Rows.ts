@@ -1,4 +1,6 @@
+import type { SqlError } from "@effect/sql/SqlError"
 import { Effect, Option, type ParseResult, Schema } from "effect"
+import type { ServiceUnavailable } from "../Domain/ApiError.js"
 import { usdOf } from "../Domain/Budget.js"
 import { Call } from "../Domain/Call.js"
 import { FailureView } from "../Domain/Failure.js"
@@ -22,9 +24,10 @@ import {
   Verdict
 } from "../Domain/Task.js"
 import { Usage } from "../Domain/Usage.js"
+import { decodeColumn } from "../Sql/jsonColumn.js"
 
 /** Characters of a prompt that a list shows. */
-export const previewLength = 200
+const previewLength = 200
 
 /** What a task sends and what that needs, as accepted. */
 export const StoredRequest = Schema.Struct({
@@ -47,20 +50,17 @@ export const StoredRequest = Schema.Struct({
 })
 export type StoredRequest = typeof StoredRequest.Type
 
-/** JSON columns hold the types' own side (instants as numbers), so that writing one is a plain JSON.stringify. */
-const column = <A, I>(schema: Schema.Schema<A, I>) => Schema.decodeUnknown(Schema.parseJson(Schema.typeSchema(schema)))
+const decodeSubmission = decodeColumn(TaskSubmission)
+export const decodeResult = decodeColumn(TaskResult)
+export const decodeError = decodeColumn(TaskError)
+const decodeVerdict = decodeColumn(Verdict)
+export const decodeAlternative = decodeColumn(Alternative)
+const decodeDecision = decodeColumn(Decision)
+const decodeFailure = decodeColumn(FailureView)
+const decodeUsage = decodeColumn(Usage)
+export const decodeRequest = decodeColumn(StoredRequest)
 
-const decodeSubmission = column(TaskSubmission)
-const decodeResult = column(TaskResult)
-const decodeError = column(TaskError)
-const decodeVerdict = column(Verdict)
-const decodeAlternative = column(Alternative)
-const decodeDecision = column(Decision)
-const decodeFailure = column(FailureView)
-const decodeUsage = column(Usage)
-export const decodeRequest = column(StoredRequest)
-
-const nullable = <A>(
+export const nullable = <A>(
   text: string | null,
   decode: (text: string) => Effect.Effect<A, ParseResult.ParseError>
 ): Effect.Effect<A | undefined, ParseResult.ParseError> => (text === null ? Effect.succeed(undefined) : decode(text))
@@ -109,7 +109,7 @@ export interface SummaryRow extends CommonRow {
   readonly preview: string
 }
 
-export const commonColumns =
+const commonColumns =
   "seq, id, tenant, type, priority, state, deadline, wake_at, waiting_why, attempts, platform, created_at, updated_at, started_at, finished_at, error, job_id, name, parent_id, partial, attention, spent_nano_usd, spent_tokens"
 export const taskColumns = `${commonColumns}, submission, result, request_hash, validation, alternative, children`
 export const summaryColumns = `${commonColumns}, preview`
@@ -216,5 +216,10 @@ export const previewOf = (prompt: string): string => {
   const cut = storable(prompt.slice(0, previewLength))
   return /[\uD800-\uDBFF]$/.test(cut) ? cut.slice(0, -1) : cut
 }
+
+/** Runs a query; its failure is logged, and told as no more than that the database does not answer. */
+export type Read = <A>(
+  query: Effect.Effect<A, SqlError | ParseResult.ParseError>
+) => Effect.Effect<A, ServiceUnavailable>
 
 export const firstOf = <A>(rows: ReadonlyArray<A>): Option.Option<A> => Option.fromNullable(rows[0])

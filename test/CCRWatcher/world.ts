@@ -44,7 +44,7 @@ const remembered = [
   assistant("a1", "u1", "m1", [text("I remember 4711.")]),
   user("u2", "a1", "which number was it?")
 ]
-export const refusedTranscript = jsonl([...remembered, refused("r1", "u2")])
+const refusedTranscript = jsonl([...remembered, refused("r1", "u2")])
 export const answeredTranscript = jsonl([...remembered, assistant("a2", "u2", "m2", [text("It was 4711.")])])
 export const cutTranscript = jsonl(remembered)
 
@@ -140,13 +140,13 @@ const usage: Usage = { inputTokens: 1, cachedInputTokens: 0, outputTokens: 1, re
 
 /** A run that answers, and leaves a transcript as Claude Code does. */
 export const answers =
-  (world: World, answer = "It was 4711."): Play =>
+  (world: World): Play =>
   (run) =>
     Stream.fromIterable<ClaudeEvent>([
       { _tag: "Spawned", pid: 700 + world.runs.length },
       { _tag: "Started", sessionId: run.sessionId ?? session, model: "sonnet" },
-      { _tag: "Text", text: answer },
-      { _tag: "Finished", text: answer, sessionId: run.sessionId ?? session, usage, numTurns: 1 }
+      { _tag: "Text", text: "It was 4711." },
+      { _tag: "Finished", text: "It was 4711.", sessionId: run.sessionId ?? session, usage, numTurns: 1 }
     ]).pipe(
       Stream.tap((event) =>
         Effect.sync(() => {

@@ -1,16 +1,9 @@
 import { assert, describe, it } from "vitest"
+import { eventLine, platformEventLine, serviceEventLine } from "../../src/Cli/EventWords.js"
 import { byteSize, duration, oneLine, printable, relative, table } from "../../src/Cli/Output.js"
-import {
-  eventLine,
-  failure,
-  platformEventLine,
-  platformTable,
-  previewText,
-  resourcesText,
-  serviceEventLine,
-  taskTable,
-  taskText
-} from "../../src/Cli/Words.js"
+import { platformTable } from "../../src/Cli/PlatformWords.js"
+import { resourcesText } from "../../src/Cli/ResourceWords.js"
+import { failure, previewText, taskTable, taskText } from "../../src/Cli/TaskWords.js"
 import type { ServiceEvent } from "../../src/Domain/Event.js"
 import type { BucketView } from "../../src/Domain/Lease.js"
 import { PlatformId } from "../../src/Domain/Platform.js"

@@ -12,7 +12,7 @@ import { PlatformId } from "../../src/Domain/Platform.js"
 import { type Task, type TaskId, type TaskState, type TaskSubmission, TenantId } from "../../src/Domain/Task.js"
 import { Events } from "../../src/Events.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
-import { Settings, type SettingsShape } from "../../src/Settings.js"
+import { Settings } from "../../src/Settings.js"
 import type { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { TaskStore } from "../../src/TaskStore.js"
@@ -212,7 +212,7 @@ export const storeLayer = TaskStore.layer.pipe(
 export const startOn = (
   client: Layer.Layer<SqlClient | SqlWriter>,
   script: Pick<Script, "layer">,
-  options: { readonly settings?: SettingsShape; readonly detector?: Layer.Layer<PlatformDetector> } = {}
+  options: { readonly detector?: Layer.Layer<PlatformDetector> } = {}
 ) =>
   Effect.gen(function* () {
     const detector = options.detector ?? (yield* makeDetector).layer
@@ -220,7 +220,7 @@ export const startOn = (
       Coordinator.layer.pipe(
         Layer.provide(Budgets.layerStored),
         Layer.provideMerge(storeLayer),
-        Layer.provide([client, script.layer, detector, validator, Settings.layer(options.settings ?? settings)])
+        Layer.provide([client, script.layer, detector, validator, Settings.layer(settings)])
       )
     )
     return yield* Effect.map(Effect.all([Coordinator, TaskStore]), ([coordinator, store]) => ({
@@ -230,11 +230,11 @@ export const startOn = (
   })
 
 /** A coordinator on a database of its own, with its script. */
-export const fresh = (options: { readonly settings?: SettingsShape } = {}) =>
+export const fresh = () =>
   Effect.gen(function* () {
     const script = yield* makeScript
     const detector = yield* makeDetector
-    const started = yield* startOn(Layer.orDie(Sql.layerMemory), script, { ...options, detector: detector.layer })
+    const started = yield* startOn(Layer.orDie(Sql.layerMemory), script, { detector: detector.layer })
     return { ...started, script, detector }
   })
 
@@ -267,8 +267,8 @@ export const reaches = (coordinator: Coordinator["Type"], id: TaskId, state: Tas
   eventually(coordinator.get(tenant, id), (task) => task.state === state)
 
 /** The stored events of a task, as long as there are `count` of them. */
-export const firstEvents = (coordinator: Coordinator["Type"], id: TaskId, count: number, after = 0) =>
-  Effect.flatMap(coordinator.events(tenant, id, Option.some(after)), (stream) =>
+export const firstEvents = (coordinator: Coordinator["Type"], id: TaskId, count: number) =>
+  Effect.flatMap(coordinator.events(tenant, id, Option.none()), (stream) =>
     Effect.map(Stream.runCollect(Stream.take(stream, count)), (events): ReadonlyArray<TaskEvent> => [...events])
   )
 

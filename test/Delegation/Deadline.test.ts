@@ -21,12 +21,14 @@ const times: Readonly<Record<string, CallTimes>> = {
 }
 const timesOf = ({ platform }: Contender): CallTimes | undefined => times[platform]
 
-const held = (leftMs: number, contenders: ReadonlyArray<Contender> = [quick, slow, unknown], now = 1_000) =>
-  holdBack(contenders, timesOf, { now, deadlineAt: now + leftMs }).map(({ heldBack, notBefore, platform }) => ({
-    platform,
-    notBefore,
-    heldBack
-  }))
+const held = (leftMs: number, contenders: ReadonlyArray<Contender> = [quick, slow, unknown]) =>
+  holdBack(contenders, timesOf, { now: 1_000, deadlineAt: 1_000 + leftMs }).map(
+    ({ heldBack, notBefore, platform }) => ({
+      platform,
+      notBefore,
+      heldBack
+    })
+  )
 
 describe("a call's deadline", () => {
   it("holds nobody back while all of them answer in time, or while nobody is known to", () => {

@@ -1,8 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Fiber, Layer, Option, Random, Scope, Stream, TestClock } from "effect"
-import { AgentRouter } from "../../src/AgentRouter.js"
 import { Benchmark } from "../../src/Benchmark.js"
-import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import {
   type AttemptEnded,
@@ -13,12 +11,11 @@ import {
 } from "../../src/Delegation.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import type { TaskType } from "../../src/Domain/Task.js"
-import { PlatformDetector } from "../../src/PlatformDetector.js"
 import { ResourceManager } from "../../src/ResourceManager.js"
-import { Settings, type SettingsOptions } from "../../src/Settings.js"
+import type { SettingsOptions } from "../../src/Settings.js"
 import * as Testing from "../../src/Testing.js"
 import { ask, eventually, reaches, settle, tenant } from "../Coordinator/harness.js"
-import { request } from "./request.js"
+import { delegating, request } from "./harness.js"
 import * as ScriptedResources from "./scriptedResources.js"
 
 const { answer, fail, failures, hang } = Testing
@@ -77,17 +74,7 @@ const run = <A, E>(
         ended,
         delegate: (over) => delegate(request(journal, { priority: "HIGH", ...over }))
       })
-    }).pipe(
-      Effect.provide(
-        Delegation.layer.pipe(
-          Layer.provide([AgentRouter.layer, Budgets.layer]),
-          Layer.provide(PlatformDetector.layer),
-          Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), layer)),
-          Layer.provide(Settings.layer(Testing.settings(scripts, { routing: { hedging: true }, ...options })))
-        )
-      ),
-      Effect.scoped
-    )
+    }).pipe(Effect.provide(delegating(scripts, layer, { routing: { hedging: true }, ...options })), Effect.scoped)
   }).pipe((effect) => Effect.suspend(() => Effect.withRandom(effect, Random.make("seed"))))
 
 const endsOf = (ended: ReadonlyArray<AttemptEnded>) =>

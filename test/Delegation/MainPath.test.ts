@@ -1,15 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Effect, Fiber, Layer, Random, type Scope, Stream, TestClock } from "effect"
-import { AgentRouter } from "../../src/AgentRouter.js"
-import { Benchmark } from "../../src/Benchmark.js"
-import { Budgets } from "../../src/Budgets.js"
+import { Chunk, Effect, Fiber, Random, type Scope, Stream, TestClock } from "effect"
+import type { Benchmark } from "../../src/Benchmark.js"
 import { Delegation, type DelegationRequest, type Journal } from "../../src/Delegation.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import { PlatformDetector } from "../../src/PlatformDetector.js"
 import { ResourceManager } from "../../src/ResourceManager.js"
-import { Settings, type SettingsOptions } from "../../src/Settings.js"
+import type { SettingsOptions } from "../../src/Settings.js"
 import * as Testing from "../../src/Testing.js"
-import { request } from "./request.js"
+import { delegating, request } from "./harness.js"
 
 const { answer, fail, failures, hang, pass } = Testing
 
@@ -49,17 +47,8 @@ const run = <A, E>(
       trace,
       delegate: (over) => delegate(request(journal, { deadline: clock.unsafeCurrentTimeMillis() + 600_000, ...over }))
     })
-  }).pipe(
-    Effect.provide(
-      Delegation.layer.pipe(
-        Layer.provide([AgentRouter.layer, Budgets.layer]),
-        Layer.provideMerge(PlatformDetector.layer),
-        Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), ResourceManager.layer)),
-        Layer.provide(Settings.layer(Testing.settings(scripts, options)))
-      )
-    ),
-    Effect.scoped,
-    (effect) => Effect.suspend(() => Effect.withRandom(effect, Random.make("seed")))
+  }).pipe(Effect.provide(delegating(scripts, ResourceManager.layer, options)), Effect.scoped, (effect) =>
+    Effect.suspend(() => Effect.withRandom(effect, Random.make("seed")))
   )
 
 const inFlight = (name: string) =>

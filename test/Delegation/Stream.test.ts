@@ -1,28 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Chunk, Effect, Exit, Fiber, Layer, Random, Stream, TestClock } from "effect"
-import { AgentRouter } from "../../src/AgentRouter.js"
-import { Benchmark } from "../../src/Benchmark.js"
-import { Budgets } from "../../src/Budgets.js"
-import { type AttemptEnded, Delegation, type Journal, type Piece } from "../../src/Delegation.js"
-import { PlatformDetector } from "../../src/PlatformDetector.js"
+import { Cause, Chunk, Effect, Exit, Fiber, Random, Stream, TestClock } from "effect"
+import type { Benchmark } from "../../src/Benchmark.js"
+import { Delegation, type Journal, type Piece } from "../../src/Delegation.js"
 import { ResourceManager } from "../../src/ResourceManager.js"
-import { Settings } from "../../src/Settings.js"
 import * as Testing from "../../src/Testing.js"
-import { request } from "./request.js"
+import { delegating, journal, request, trio, type Written } from "./harness.js"
 import * as ScriptedResources from "./scriptedResources.js"
 
 const { answer, fail, failures, hang } = Testing
 
-const trio = (attempts: ReadonlyArray<Testing.Script["attempts"]>): ReadonlyArray<Testing.Script> =>
-  ["first", "second", "third"].slice(0, attempts.length).map((id, index) => ({
-    id,
-    attempts: attempts[index],
-    settings: { weight: 3 - index }
-  }))
-
 interface Bench {
   readonly told: ScriptedResources.Told
-  readonly ended: Array<Omit<AttemptEnded, "correction">>
+  readonly ended: Written["ended"]
   readonly stream: Stream.Stream<Piece, { readonly _tag: string; readonly message: string }>
 }
 
@@ -33,27 +22,15 @@ const run = <A, E>(
 ) =>
   Effect.gen(function* () {
     const { layer, told } = yield* ScriptedResources.make
-    const ended: Bench["ended"] = []
-    const journal: Journal<never> = {
-      attemptStarted: () => Effect.void,
-      attemptEnded: ({ correction: _, ...attempt }) =>
-        Effect.sync(() => {
-          ended.push(attempt)
-        })
-    }
+    const written: Written = { started: [], ended: [] }
     return yield* Effect.gen(function* () {
       const delegation = yield* Delegation
-      return yield* body({ told, ended, stream: delegation.stream(request(journal, { priority: "HIGH" })) })
-    }).pipe(
-      Effect.provide(
-        Delegation.layer.pipe(
-          Layer.provide([AgentRouter.layer, Budgets.layer]),
-          Layer.provideMerge(PlatformDetector.layer),
-          Layer.provideMerge(Layer.mergeAll(Benchmark.layer, Testing.platforms(scripts), layer)),
-          Layer.provide(Settings.layer(Testing.settings(scripts)))
-        )
-      )
-    )
+      return yield* body({
+        told,
+        ended: written.ended,
+        stream: delegation.stream(request(journal(written), { priority: "HIGH" }))
+      })
+    }).pipe(Effect.provide(delegating(scripts, layer)))
   }).pipe(Effect.withRandom(Random.make("seed")))
 
 const inWords = (piece: Piece): string => {

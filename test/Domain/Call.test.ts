@@ -2,7 +2,7 @@ import { FastCheck } from "effect"
 import { describe, expect, it } from "vitest"
 import { type Call, estimateInputTokens } from "../../src/Domain/Call.js"
 
-const say = (text: string, more: Partial<Call> = {}): Call => ({ messages: [{ role: "user", content: text }], ...more })
+const say = (text: string): Call => ({ messages: [{ role: "user", content: text }] })
 
 describe("the estimate of a call's input", () => {
   it("is a quarter token an ASCII character, plus a little for the frame", () => {

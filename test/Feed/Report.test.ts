@@ -68,13 +68,13 @@ it("says when a window resets, as a time of today or as a day", () => {
 })
 
 it("tells a status line that was painted again from one with a new answer", () => {
-  const painted = (cost: object, used_percentage = 40) =>
+  const painted = (cost: object) =>
     reportOfStatusline(
       {
         session_id: "s",
         cost: { total_cost_usd: 1.5, total_duration_ms: 45_000, total_api_duration_ms: 9_000, ...cost },
         context_window: { total_input_tokens: 100, total_output_tokens: 20 },
-        rate_limits: { five_hour: { used_percentage, resets_at: 1_795_360_961 } }
+        rate_limits: { five_hour: { used_percentage: 40, resets_at: 1_795_360_961 } }
       },
       context
     )?.answersMark

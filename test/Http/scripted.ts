@@ -278,7 +278,7 @@ export const makeCoordinator = Effect.gen(function* () {
 
 export type Scripted = Effect.Effect.Success<typeof makeCoordinator>
 
-export const codex: PlatformView = {
+const codex: PlatformView = {
   id: PlatformId.make("codex"),
   wire: "openai-responses",
   baseUrl: "http://127.0.0.1:1",
@@ -329,7 +329,7 @@ export const resources: ResourcesView = {
 }
 
 /** One platform, `codex`: well until it is checked, which finds it `degraded`. */
-export const detector: Layer.Layer<PlatformDetector> = Layer.effect(
+const detector: Layer.Layer<PlatformDetector> = Layer.effect(
   PlatformDetector,
   Effect.map(Ref.make<PlatformView>(codex), (view) => {
     const health = (platform: PlatformId): Effect.Effect<PlatformHealth> =>
@@ -351,7 +351,7 @@ export const detector: Layer.Layer<PlatformDetector> = Layer.effect(
  * The limits of `codex`, whose history is the changes made to them. Holds at most `maxHeldBytes` of bodies; a burst of
  * more than 100 is invalid.
  */
-export const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effect(
+const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effect(
   ResourceManager,
   Effect.map(Settings, ({ maxHeldBytes }) => {
     const events: Array<PlatformEvent> = []
@@ -411,7 +411,7 @@ export const manager: Layer.Layer<ResourceManager, never, Settings> = Layer.effe
   })
 )
 
-export const settings = (over: Partial<SettingsShape> = {}): SettingsShape =>
+const settings = (over: Partial<SettingsShape> = {}): SettingsShape =>
   Settings.make({ port: 0, database: ":memory:", ...over })
 
 /** Everything the HTTP server works with. */

@@ -4,12 +4,6 @@ import { Http } from "../../src/Http.js"
 import type { SettingsShape } from "../../src/Settings.js"
 import { concerns, makeCoordinator, type Scripted } from "./scripted.js"
 
-export interface Running {
-  readonly url: string
-  readonly port: number
-  readonly scripted: Scripted
-}
-
 /** The real server on a free port of loopback, over scripted concerns; it ends with the scope. */
 export const start = (
   over: Partial<SettingsShape> = {},

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Either, FastCheck, Redacted } from "effect"
 import { type AttemptFailure, viewOf } from "../../src/Domain/Failure.js"
-import { PlatformId, type WireFormat } from "../../src/Domain/Platform.js"
+import { PlatformId } from "../../src/Domain/Platform.js"
 import { classify } from "../../src/Platforms/Classification.js"
 import { readQuotas } from "../../src/Platforms/Quotas.js"
 import { scrub } from "../../src/Platforms/Secrets.js"
@@ -13,11 +13,10 @@ const secret = Redacted.make("the-key-nobody-may-see")
 const classified = (
   status: number,
   body: string,
-  options: { readonly wire?: WireFormat; readonly nowMs?: number; readonly headers?: Record<string, string> } = {}
+  options: { readonly nowMs?: number; readonly headers?: Record<string, string> } = {}
 ): AttemptFailure =>
   classify({
     platform: PlatformId.make("some"),
-    wire: options.wire ?? "openai-chat",
     baseUrl: "https://example.com/v1",
     apiKey: secret,
     status,
@@ -30,7 +29,7 @@ describe("classification", () => {
   it("knows when a day ends in California, also where clocks change", () => {
     const body = JSON.stringify({ error: { details: [{ violations: [{ quotaId: "RequestsPerDay" }] }] } })
     const resetFrom = (instant: string) => {
-      const { resetsAt } = viewOf(classified(429, body, { wire: "gemini", nowMs: Date.parse(instant) }))
+      const { resetsAt } = viewOf(classified(429, body, { nowMs: Date.parse(instant) }))
       return resetsAt === undefined ? undefined : new Date(resetsAt).toISOString()
     }
     assert.strictEqual(resetFrom("2026-07-01T06:59:59Z"), "2026-07-01T07:00:00.000Z")

@@ -35,7 +35,6 @@ interface Happened {
 interface Options {
   readonly breaker?: { readonly failures: number; readonly openMs: number }
   readonly maxBytes?: number
-  readonly maxWaiting?: number
   readonly events?: Array<Happened>
   /** Platforms that were told to have room. */
   readonly room?: Array<PlatformId>
@@ -51,8 +50,7 @@ const dispatcherWith = (options: Options, ...limits: ReadonlyArray<Partial<Platf
     onTransition: () => {},
     onEvent: (platform, body, { ms }) => options.events?.push({ platform, at: ms, body }),
     onRoom: (platform) => options.room?.push(platform),
-    maxBytes: options.maxBytes ?? 1_000_000,
-    maxWaiting: options.maxWaiting
+    maxBytes: options.maxBytes ?? 1_000_000
   })
 
 const dispatcherOf = (...limits: ReadonlyArray<Partial<PlatformLimits>>) => dispatcherWith({}, ...limits)

@@ -591,10 +591,7 @@ describe("whatever happens in whatever order", () => {
 // The same through the service itself: fibers that wait, are interrupted, and die with their process
 
 /** A call as its fiber sees it. */
-interface Caller {
-  readonly priority: Priority
-  readonly fiber: Fiber.RuntimeFiber<void, LeaseUnavailable>
-}
+type Caller = Fiber.RuntimeFiber<void, LeaseUnavailable>
 
 const step = FastCheck.oneof(
   {
@@ -724,11 +721,11 @@ const through = (
       switch (next._tag) {
         case "call":
           return Effect.map(Effect.replicateEffect(Effect.fork(call(next)), next.count), (fibers) => {
-            callers = [...callers, ...fibers.map((fiber) => ({ priority: next.priority, fiber }))]
+            callers = [...callers, ...fibers]
           })
         case "interrupt": {
           const chosen = callers[next.pick % Math.max(1, callers.length)]
-          return chosen === undefined ? Effect.void : Effect.asVoid(Fiber.interrupt(chosen.fiber))
+          return chosen === undefined ? Effect.void : Effect.asVoid(Fiber.interrupt(chosen))
         }
         case "advance":
           return advance(next.ms)
@@ -753,7 +750,7 @@ const through = (
         case "crash":
           return Effect.gen(function* () {
             yield* process.die
-            yield* Fiber.interruptAll(callers.map(({ fiber }) => fiber))
+            yield* Fiber.interruptAll(callers)
             callers = []
             process = yield* start
           })
@@ -764,7 +761,7 @@ const through = (
       // whatever has been granted is picked up
       yield* advance(0)
       const { platforms: views, queue } = yield* process.manager.view
-      const waiting = callers.filter(({ fiber }) => fiber.unsafePoll() === null)
+      const waiting = callers.filter((fiber) => fiber.unsafePoll() === null)
       const running = sent.filter(({ endAt }) => endAt === undefined).length
       assert.equal(
         views.reduce((sum, { permits }) => sum + permits.inUse, 0),
@@ -788,7 +785,7 @@ const through = (
     }
     // every wait ends by its deadline, every call in its time
     yield* advance(4 * MINUTE)
-    for (const { fiber } of callers) assert.ok(fiber.unsafePoll() !== null)
+    for (const fiber of callers) assert.ok(fiber.unsafePoll() !== null)
     const { admission, platforms: quiet } = yield* process.manager.view
     assert.deepEqual([admission.waiting, ...quiet.map(({ permits }) => permits.inUse)], [0, 0, 0, 0])
     checkSent(sent, limits, yield* now)

@@ -17,7 +17,6 @@ const BIG = { requestCost: 1, requestsPerMinute: 4, windows: [{ windowMs: LONG, 
 /** One attempt as the strictest provider sees it: counted at any moment from its grant to `to`, or to the end of time. */
 interface Sent {
   readonly grant: Grant
-  readonly from: number
   readonly cost: number
   readonly inputTokens: number
   readonly outputTokens: number
@@ -148,7 +147,6 @@ const makeWorld = ({ first, maxOutput, ratio }: World) => {
     }
     const attempt: Sent = {
       grant,
-      from: now,
       cost: limits.models?.[ask.model]?.requestCost ?? 1,
       inputTokens: Math.ceil(ask.tokens.input * ratio) + 5,
       outputTokens: Math.floor(ask.tokens.maxOutput / 2),

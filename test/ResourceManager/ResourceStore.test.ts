@@ -52,7 +52,7 @@ const books = (savedAt: number): SavedPlatform => ({
 })
 
 const reset = (window: string): PlatformEventBody => ({ type: "quota.reset", window, why: "its time is over" })
-const event = (platform: PlatformId, window: string, at = 1_000) => ({ platform, at, body: reset(window) })
+const event = (platform: PlatformId, window: string) => ({ platform, at: 1_000, body: reset(window) })
 
 const bodies: ReadonlyArray<PlatformEventBody> = [
   {

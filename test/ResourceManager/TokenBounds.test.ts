@@ -5,10 +5,10 @@ import { randomOf } from "./saturation.js"
 
 const tokens = { input: 1_000, maxOutput: 8_000 }
 
-const after = (answers: number, ratio: () => number, output: () => number = () => 100) => {
+const after = (answers: number, ratio: () => number) => {
   const bounds = TokenBounds.make()
   for (let index = 0; index < answers; index++) {
-    bounds.learn("testing", tokens, usageOf(Math.ceil(1_000 * ratio()) + 32, output()))
+    bounds.learn("testing", tokens, usageOf(Math.ceil(1_000 * ratio()) + 32, 100))
   }
   return bounds
 }

@@ -19,7 +19,6 @@ export interface Load {
   /** What the lower calls are; there are always some waiting. */
   readonly lower: () => Ask
   readonly high?: { readonly ask: Ask; readonly everyMs: () => number }
-  readonly headersAfterMs?: () => number
   readonly endsAfterMs?: () => number
   readonly usage?: (ask: Ask) => { readonly input: number; readonly output: number }
 }
@@ -55,9 +54,8 @@ export const saturate = (load: Load): ReadonlyArray<Granted> => {
   const run = (grant: Grant, priority: Priority, since: number): void => {
     const { input, output } = load.usage?.(grant.ask) ?? { input: 1, output: 1 }
     granted.push({ at: now, priority, waitedMs: now - since, input, output })
-    const headersAt = now + (load.headersAfterMs?.() ?? 0)
-    const endsAt = Math.max(headersAt, now + (load.endsAfterMs?.() ?? 0))
-    later(headersAt, (ms) => budget.started(grant, [], { ms, epochMs: ms }))
+    const endsAt = now + (load.endsAfterMs?.() ?? 0)
+    later(now, (ms) => budget.started(grant, [], { ms, epochMs: ms }))
     later(endsAt, (ms) =>
       budget.settle(grant, { _tag: "Succeeded", usage: usageOf(input, output) }, { ms, epochMs: ms })
     )

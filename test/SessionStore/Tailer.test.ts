@@ -22,7 +22,7 @@ const id = SessionId.make("session-1")
 const line = (more: object, at = now) =>
   `${JSON.stringify({ sessionId: id, timestamp: new Date(at).toISOString(), cwd: "/project", isSidechain: false, ...more })}\n`
 
-const asked = (text = "hello", at = now) => line({ type: "user", message: { role: "user", content: text } }, at)
+const asked = (text = "hello") => line({ type: "user", message: { role: "user", content: text } })
 
 const answered = (message: string, output = 10, more: object = {}, at = now) =>
   line(
@@ -44,7 +44,7 @@ const answered = (message: string, output = 10, more: object = {}, at = now) =>
     at
   )
 
-const refused = (at = now) =>
+const refused = (at: number) =>
   line(
     {
       type: "assistant",

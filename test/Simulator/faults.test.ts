@@ -66,10 +66,10 @@ describe("faults on command", () => {
   it.scoped("by count, by time, by rate, on every route", () =>
     Effect.gen(function* () {
       const running = yield* simulator()
-      const statuses = (times: number, id: FourIds = "qwen") =>
+      const statuses = (times: number) =>
         Effect.all(
           Array.from({ length: times }, (_, call) =>
-            ask(running.baseUrls, id, `call ${call}`).pipe(Effect.map((reply) => reply.status))
+            ask(running.baseUrls, "qwen", `call ${call}`).pipe(Effect.map((reply) => reply.status))
           )
         )
       yield* running.fault({ platform: "qwen", fault: "status", count: 2 })

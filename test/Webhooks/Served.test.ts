@@ -24,10 +24,12 @@ const told = (count: number) =>
 describe("a submission with a callbackUrl", () => {
   it.scoped("is refused where nothing can be signed, or where its webhook could not go", () =>
     Effect.gen(function* () {
-      const refusal = (url: string, prompt = "x") =>
+      const refusal = (url: string) =>
         Effect.gen(function* () {
           const coordinator = yield* Coordinator
-          const refused = yield* Effect.flip(coordinator.submit(tenant, { prompt, callbackUrl: url }, Option.none()))
+          const refused = yield* Effect.flip(
+            coordinator.submit(tenant, { prompt: "x", callbackUrl: url }, Option.none())
+          )
           assert(refused._tag === "TaskRefused")
           return refused.problems.map(({ field, problem }) => `${field}: ${problem}`).join()
         })

@@ -13,8 +13,6 @@ export const haveTerminal = existsSync(script)
 const keyMs = 500
 
 export interface Terminal {
-  /** All that was ever shown, without the moves of the cursor. */
-  readonly shown: () => string
   readonly shows: (what: RegExp, withinMs?: number) => Promise<void>
   readonly type: (text: string) => Promise<void>
   /** Ctrl-C, as its users end it, until it is gone. */
@@ -38,6 +36,7 @@ export const startInTerminal = (
     output = (output + chunk.toString()).slice(-1_000_000)
   })
   child.stdin.on("error", () => undefined)
+  /** All that was ever shown, without the moves of the cursor. */
   const shown = () => stripVTControlCharacters(output)
   const until = (what: string, withinMs: number, holds: () => boolean) =>
     eventually(what, withinMs, async () => (holds() ? true : undefined)).then(
@@ -52,7 +51,6 @@ export const startInTerminal = (
     await pause(keyMs)
   }
   return {
-    shown,
     shows: (what, withinMs = 30_000) => until(`the terminal shows ${what}`, withinMs, () => what.test(shown())),
     type: async (text) => {
       await press(text)

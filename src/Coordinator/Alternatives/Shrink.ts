@@ -27,7 +27,7 @@ export const conversationOf = ({ call }: StoredRequest) => {
   return { turns: Arr.initNonEmpty(call.messages).filter(isMessage), prompt: textOf(prompt) }
 }
 
-export const textOf = ({ content }: Pick<Message, "content">): string =>
+const textOf = ({ content }: Pick<Message, "content">): string =>
   typeof content === "string"
     ? content
     : content.map((part) => (part.type === "text" ? part.text : "[an image]")).join("\n")

@@ -102,7 +102,7 @@ export const submitAll = ({
     Stream.filter(({ number }) => number <= maxBulkLines + 1),
     groupsOf(groupSize, maxLineBytes),
     Stream.mapEffect((group) =>
-      // By hand, because `concurrency` joins what each fiber leaves of its references: a quarter of what a line takes.
+      // By hand, because `concurrency` joins what each fiber leaves of its references, which costs a good part of a line.
       Effect.map(
         Effect.flatMap(
           Effect.forEach(group, (line) => Effect.fork(verdictOf(line))),

@@ -6,7 +6,7 @@ import { Schema } from "effect"
 import { Authorization } from "../../Domain/Access.js"
 import { ErrorBody } from "../../Domain/ApiError.js"
 import { Job, JobId, JobMode, JobResult, JobState, JobSubmission } from "../../Domain/Job.js"
-import { Cursor, PageSize, strict } from "../../Http/Parameters.js"
+import { Cursor, NextCursor, PageSize, strict } from "../../Http/Parameters.js"
 import { describeResponses, IdempotencyKey } from "../Api.js"
 
 /** A job as it comes in: a field that is not known is a mistake, in the job and in its tasks. */
@@ -42,7 +42,7 @@ const TasksParams = Schema.Struct({
 
 export const JobList = Schema.Struct({
   jobs: Schema.Array(Job).annotations({ description: "Newest first." }),
-  next: Schema.optional(Schema.String.annotations({ description: "Cursor of the next page; absent on the last one." }))
+  next: NextCursor
 }).annotations({ identifier: "JobList" })
 export type JobList = typeof JobList.Type
 

@@ -16,11 +16,7 @@ export const layerOf = (platforms: ReadonlyArray<PlatformSettings>): Layer.Layer
   Layer.provide(ResourceManager.layer, Settings.layer(Settings.make({ platforms })))
 
 /** What is asked of the product for a call: all that is known of it beforehand. */
-export const requestOf = (
-  platforms: ReadonlyArray<PlatformSettings>,
-  call: SimulatedCall,
-  maxWaitMs = PATIENT_MS
-): LeaseRequest => ({
+export const requestOf = (platforms: ReadonlyArray<PlatformSettings>, call: SimulatedCall): LeaseRequest => ({
   candidates: platforms
     .filter(({ id }) => call.platforms.includes(id))
     .map(({ id, model, suitability, weight }) => ({ platform: id, model, weight: weight * suitability[call.type] })),
@@ -28,7 +24,7 @@ export const requestOf = (
   type: call.type,
   priority: call.priority,
   tenant: call.tenant,
-  maxWaitMs
+  maxWaitMs: PATIENT_MS
 })
 
 /** Carries one granted call through its provider: sent, counted there, headers, answer, settled. */

@@ -51,7 +51,7 @@ export const nameOf = ({ unit, windowMs }: ProviderLimit): string =>
   `${unit}/${windowMs % 3_600_000 === 0 ? `${windowMs / 3_600_000}h` : `${windowMs / 1_000}s`}`
 
 /** Tokens of a call as the provider counts them in the end. */
-export const countedTokens = ({ limits }: SimulatedPlatform, call: Sized): number => {
+const countedTokens = ({ limits }: SimulatedPlatform, call: Sized): number => {
   switch (limits.tokensCounted) {
     case "input":
       return call.inputTokens

@@ -48,5 +48,5 @@ export const verdictOf = (checks: ReadonlyArray<Check>): string => {
     : `${missed.length} of ${checks.length} targets are missed:\n${missed.map(checkLine).join("\n")}`
 }
 
-export const checkLine = ({ isMet, name, target, value }: Check): string =>
+const checkLine = ({ isMet, name, target, value }: Check): string =>
   `${isMet ? "met   " : "MISSED"} ${name}: ${Number(value.toPrecision(4))} (${target})`

@@ -10,7 +10,7 @@ import { complete, taskOf } from "../../TaskStore/fixtures.js"
 // One measurement of the store in a process of its own, bundled as the product is: `store.ts` runs it.
 
 /** Claimed and finished by one drain. */
-export const drained = 5_000
+const drained = 5_000
 const claimedAtOnce = 64
 const deadline = 86_400_000_000_000
 
