@@ -1,14 +1,31 @@
-import { Args, CliConfig, Command, CommandDescriptor, HelpDoc, Options, ValidationError } from "@effect/cli"
+import { Args, CliConfig, Command, CommandDescriptor, Options } from "@effect/cli"
 import type { FileSystem, Path, Terminal } from "@effect/platform"
-import { Console, Effect, Either, Option, Schema, type Types } from "effect"
+import { Console, Effect, Either, type Types } from "effect"
 import manifest from "../package.json" with { type: "json" }
 import { Misuse } from "./Cli/Exit.js"
 import { type CommandHelp, commandHelp, didYouMean, groupHelp, optionNames, plain, sortArguments } from "./Cli/Help.js"
+import {
+  checked,
+  claudeFlags,
+  cursor,
+  drainReason,
+  idempotencyKey,
+  jobArgument,
+  json,
+  limit,
+  oneOf,
+  platformArgument,
+  sessionArgument,
+  settingsFlags,
+  submissionOptions,
+  taskArgument,
+  text,
+  url,
+  wholeNumber
+} from "./Cli/Options.js"
 import { JobMode, JobState } from "./Domain/Job.js"
-import { RoutingPolicy } from "./Domain/Platform.js"
 import { SessionStatus } from "./Domain/Session.js"
 import { Priority, TaskState, TaskType } from "./Domain/Task.js"
-import { InstantText } from "./Domain/Time.js"
 
 const program = "dream-team"
 const config = CliConfig.make({ isCaseSensitive: true, showBuiltIns: false })
@@ -65,167 +82,6 @@ const leaf = <const Config extends Command.Command.Config>(
     )
   }
   return { ...help, run }
-}
-
-// -------------------------------------------------------------------------------------------------------------------
-// Options. Values are checked here so that a mistake is told with the option's name.
-
-const checked = <A>(name: string, check: (text: string) => Either.Either<A, string>): Options.Options<A> =>
-  Options.text(name).pipe(
-    Options.withPseudoName(name.replaceAll("-", "_").toUpperCase()),
-    Options.mapEffect((text) =>
-      Either.mapLeft(check(text), (problem) => ValidationError.invalidValue(HelpDoc.p(`--${name} ${problem}`)))
-    )
-  )
-
-const maybe = <A>(option: Options.Options<A>): Options.Options<A | undefined> =>
-  Options.map(Options.optional(option), Option.getOrUndefined)
-
-const oneOf = <const A extends string>(name: string, values: ReadonlyArray<A>, description: string) =>
-  checked(name, (text) => {
-    const value = values.find((candidate) => candidate.toLowerCase() === text.toLowerCase())
-    return value === undefined
-      ? Either.left(`must be one of ${values.join(", ")}, not '${text}'.${didYouMean(text, values)}`)
-      : Either.right(value)
-  }).pipe(Options.withDescription(`${description} One of ${values.join(", ")}.`))
-
-const wholeNumber = (name: string, from: number, to: number, description: string): Options.Options<number> =>
-  checked(name, (text) => {
-    const value = Number(text)
-    return /^\d+$/.test(text) && value >= from && value <= to
-      ? Either.right(value)
-      : Either.left(`must be a whole number from ${from} to ${to}, not '${text}'.`)
-  }).pipe(Options.withDescription(description))
-
-const text = (name: string, description: string): Options.Options<string> =>
-  checked(name, (value) => (value === "" ? Either.left("must not be empty.") : Either.right(value))).pipe(
-    Options.withDescription(description)
-  )
-
-const json = Options.boolean("json").pipe(
-  Options.withDescription("Print JSON for programs instead of text for people.")
-)
-
-const url = Options.optional(
-  text("url", "Where the service answers; by default the host and port of the settings (http://127.0.0.1:7337).")
-)
-
-const limit = wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(Options.withDefault(50))
-const cursor = Options.optional(text("cursor", "Go on where the list before ended, as it said."))
-
-const sessionArgument = Args.text({ name: "ID" }).pipe(
-  Args.withDescription("The session's id, as 'sessions list' shows it.")
-)
-const platformArgument = Args.text({ name: "PLATFORM" }).pipe(
-  Args.withDescription("The platform's id, as 'platforms list' shows it.")
-)
-
-const reasonLength = 300
-const drainReason = Options.optional(
-  checked("reason", (value) =>
-    value.length >= 1 && value.length <= reasonLength
-      ? Either.right(value)
-      : Either.left(`must have 1 to ${reasonLength} characters.`)
-  ).pipe(Options.withDescription("Why, for those who read the platform's status and history."))
-)
-
-const id = Args.text({ name: "ID" }).pipe(Args.withDescription("The task's id, as 'submit' and 'tasks list' show it."))
-
-const idempotencyKey = Options.optional(
-  checked("idempotency-key", (written) =>
-    /^[\x21-\x7e]{1,255}$/.test(written)
-      ? Either.right(written)
-      : Either.left("must be 1 to 255 visible ASCII characters without blanks.")
-  ).pipe(Options.withDescription("Makes a repeated submission answer the task of the first one."))
-)
-
-const jobId = Args.text({ name: "ID" }).pipe(
-  Args.withDescription("The job's id, as 'jobs submit' and 'jobs list' show it.")
-)
-
-/** What is said of a task. */
-const submissionOptions = {
-  prompt: Args.text({ name: "PROMPT" }).pipe(
-    Args.withDescription("What to do, in quotes; '-' or nothing reads it from standard input."),
-    Args.optional
-  ),
-  type: Options.optional(oneOf("type", TaskType.literals, "What kind of task. Default question-answering.")),
-  priority: Options.optional(oneOf("priority", Priority.literals, "Default MEDIUM.")),
-  platform: Options.optional(text("platform", "Only this platform.")),
-  model: Options.optional(text("model", "Only this model, or a class of models: fast, balanced or best.")),
-  policy: Options.optional(
-    oneOf("policy", RoutingPolicy.literals, "What the choice goes by. Default as configured (balanced).")
-  ),
-  affinityKey: Options.optional(
-    checked("affinity-key", (written) =>
-      written.length >= 1 && written.length <= 128
-        ? Either.right(written)
-        : Either.left(`must have 1 to 128 characters, not ${written.length}.`)
-    ).pipe(
-      Options.withDescription("Tasks with the same key go to the same platform, where that is fair to the others.")
-    )
-  ),
-  maxCostUsd: Options.optional(
-    checked("max-cost-usd", (written) => {
-      const value = Number(written)
-      return written.trim() !== "" && Number.isFinite(value) && value > 0
-        ? Either.right(value)
-        : Either.left(`must be a number greater than 0, not '${written}'.`)
-    }).pipe(Options.withDescription("What all attempts together may cost at most at list prices, US dollars."))
-  ),
-  maxTokens: Options.optional(
-    wholeNumber(
-      "max-tokens",
-      1,
-      Number.MAX_SAFE_INTEGER,
-      "Tokens, input and output, that all attempts together may use."
-    )
-  ),
-  system: Options.optional(text("system", "Instructions that stand above the prompt.")),
-  maxOutputTokens: Options.optional(
-    wholeNumber("max-output-tokens", 1, 1_000_000, "Upper bound of the answer, tokens.")
-  ),
-  deadline: Options.optional(
-    checked("deadline", (written): Either.Either<string | number, string> => {
-      if (/^\d+(\.\d+)?$/.test(written) && Number(written) > 0) return Either.right(Number(written))
-      return Schema.is(InstantText)(written)
-        ? Either.right(written)
-        : Either.left(`must be seconds from now, or an instant such as 2026-11-22T12:00:00Z, not '${written}'.`)
-    }).pipe(Options.withDescription("When the task is of no use any more: seconds from now, or an ISO 8601 instant."))
-  ),
-  callbackUrl: Options.optional(
-    checked("callback-url", (written) =>
-      /^https?:\/\//.test(written) ? Either.right(written) : Either.left(`must begin with https://, not '${written}'.`)
-    ).pipe(Options.withDescription("Told of the task's end by a signed webhook."))
-  )
-}
-
-// -------------------------------------------------------------------------------------------------------------------
-
-const settingsFlags = {
-  host: maybe(text("host", "The address to listen on. Other than loopback needs API keys. Default 127.0.0.1.")),
-  port: maybe(wholeNumber("port", 0, 65_535, "The port to listen on, 0 for any free one. Default 7337.")),
-  database: maybe(
-    text("database", "The SQLite file, or postgres:// URL, that keeps the tasks. Default dream-team.db.")
-  ),
-  platforms: maybe(
-    text("platforms", "The ids of the platforms to use, with commas between. Default: every one with a key.")
-  ).pipe(Options.map((list) => list?.split(",").map((id) => id.trim()))),
-  logLevel: maybe(
-    oneOf(
-      "log-level",
-      ["all", "trace", "debug", "info", "warning", "error", "fatal", "none"],
-      "The least severe log entries to write. Default info."
-    )
-  ),
-  config: maybe(text("config", "The JSON file with settings. Default: what DREAM_TEAM_CONFIG names."))
-}
-
-const claudeFlags = {
-  settings: maybe(
-    text("settings", "The settings file of Claude Code. Default settings.json in CLAUDE_CONFIG_DIR, or in ~/.claude.")
-  ),
-  dryRun: Options.boolean("dry-run").pipe(Options.withDescription("Only show what would change."))
 }
 
 /** Every command, in the order in which help lists them. */
@@ -339,28 +195,28 @@ export const commands: ReadonlyArray<Leaf> = [
     "tasks show",
     "Show a task: its answer or error, each attempt, and why it went where it went.",
     "ID",
-    { id, url, json },
+    { id: taskArgument, url, json },
     async () => (await import("./Cli/Tasks.js")).show
   ),
   leaf(
     "tasks watch",
     "Follow what happens to a task until it ends.",
     "ID",
-    { id, url, json },
+    { id: taskArgument, url, json },
     async () => (await import("./Cli/Tasks.js")).watch
   ),
   leaf(
     "tasks cancel",
     "Cancel a task; a running attempt is interrupted.",
     "ID",
-    { id, url, json },
+    { id: taskArgument, url, json },
     async () => (await import("./Cli/Tasks.js")).cancel
   ),
   leaf(
     "tasks retry",
     "Queue a failed or cancelled task again.",
     "ID",
-    { id, url, json },
+    { id: taskArgument, url, json },
     async () => (await import("./Cli/Tasks.js")).retry
   ),
   leaf(
@@ -396,7 +252,7 @@ export const commands: ReadonlyArray<Leaf> = [
     "Show a job: how far it is, what it used, and its tasks with their results.",
     "ID",
     {
-      id: jobId,
+      id: jobArgument,
       limit: wholeNumber("limit", 1, 200, "How many tasks at most, up to 200. Default 50.").pipe(
         Options.withDefault(50)
       ),
@@ -410,7 +266,7 @@ export const commands: ReadonlyArray<Leaf> = [
     "jobs cancel",
     "Cancel every task of a job that has not ended; running attempts are interrupted.",
     "ID",
-    { id: jobId, url, json },
+    { id: jobArgument, url, json },
     async () => (await import("./Cli/Jobs.js")).cancel
   ),
   leaf(

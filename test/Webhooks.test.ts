@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Clock, Deferred, Effect, Layer, Option, Redacted, Schema, Stream, TestClock } from "effect"
 import { Webhook } from "standardwebhooks"
 import type { TaskEvent } from "../src/Domain/Event.js"
-import { Task, TaskId } from "../src/Domain/Task.js"
+import { Task } from "../src/Domain/Task.js"
 import { Events } from "../src/Events.js"
 import { Settings, type SettingsOptions } from "../src/Settings.js"
 import { Sql } from "../src/Sql.js"
@@ -14,6 +14,7 @@ import { Webhooks } from "../src/Webhooks.js"
 import { ask, codex, eventually, settle, tenant } from "./Coordinator/harness.js"
 import { describeOnEachDatabase } from "./support/databases.js"
 import { jumpingClock } from "./support/jumpingClock.js"
+import { idOf, taskOf } from "./TaskStore/fixtures.js"
 
 const secret = `whsec_${Buffer.from("a secret of at least 24 bytes").toString("base64")}`
 const oldSecret = `whsec_${Buffer.from("the secret of the year before").toString("base64")}`
@@ -35,26 +36,12 @@ const onSql = (
     Layer.orDie
   )
 
-const idOf = (n: number) => TaskId.make(`01900000-0000-7000-8000-${String(n).padStart(12, "0")}`)
-
 const insert = (n: number, callbackUrl: string | null = url) =>
   Effect.gen(function* () {
     const store = yield* TaskStore
     const { id: classId } = yield* store.classOf([codex], "MEDIUM")
-    yield* store.insert({
-      id: idOf(n),
-      tenant,
-      classId,
-      type: "testing",
-      priority: "MEDIUM",
-      submission: ask(`secret prompt ${n}`, callbackUrl === null ? {} : { callbackUrl }),
-      request: {
-        call: { messages: [{ role: "user", content: "a" }] },
-        requirement: { capabilities: [], contextTokens: 1 }
-      },
-      deadline: 86_400_000,
-      idempotency: Option.none()
-    })
+    const submission = ask(`secret prompt ${n}`, callbackUrl === null ? {} : { callbackUrl })
+    yield* store.insert({ ...taskOf(n, classId), submission })
     return classId
   })
 

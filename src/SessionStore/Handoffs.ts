@@ -108,7 +108,6 @@ const pruned = 50
 /** Answers kept, characters. */
 const maxAnswerChars = 200_000
 
-const orNull = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(schema)
 const json = <A, I>(schema: Schema.Schema<A, I>) => Schema.NullOr(jsonColumn(schema))
 
 const Row = Schema.Struct({
@@ -120,23 +119,23 @@ const Row = Schema.Struct({
   cause: HandoffCause,
   state: HandoffState,
   mode: HandoffMode,
-  target: orNull(PlatformId),
-  platform: orNull(PlatformId),
+  target: Schema.NullOr(PlatformId),
+  platform: Schema.NullOr(PlatformId),
   chain: json(Schema.Array(PlatformId)),
-  conveyance: orNull(Schema.Literal("whole", "summary")),
+  conveyance: Schema.NullOr(Schema.Literal("whole", "summary")),
   left_out: json(Schema.Array(Schema.String)),
   context: json(HandoffContext),
-  transcript_hash: orNull(Schema.String),
-  transcript_path: orNull(Schema.String),
+  transcript_hash: Schema.NullOr(Schema.String),
+  transcript_path: Schema.NullOr(Schema.String),
   carried: json(ConversationCounts),
-  why: orNull(Schema.String),
-  launcher: orNull(Schema.String),
-  new_session_id: orNull(SessionId),
-  pid: orNull(Schema.Int),
+  why: Schema.NullOr(Schema.String),
+  launcher: Schema.NullOr(Schema.String),
+  new_session_id: Schema.NullOr(SessionId),
+  pid: Schema.NullOr(Schema.Int),
   attempts: Schema.Int,
-  next_at: orNull(Schema.Number),
-  answer: orNull(Schema.String),
-  answered_by: orNull(Schema.String),
+  next_at: Schema.NullOr(Schema.Number),
+  answer: Schema.NullOr(Schema.String),
+  answered_by: Schema.NullOr(Schema.String),
   lease_epoch: Schema.Int,
   created_at: Schema.Number,
   updated_at: Schema.Number

@@ -35,7 +35,8 @@ const mortal = (database: Layer.Layer<SqlClient | SqlWriter>) => {
     SqlWriter,
     Effect.map(SqlWriter, (whole) => ({
       ...whole,
-      write: (operation) => Effect.suspend(() => (life.isOver ? Effect.never : whole.write(operation)))
+      write: (operation) => Effect.suspend(() => (life.isOver ? Effect.never : whole.write(operation))),
+      writeSteps: (steps) => Effect.suspend(() => (life.isOver ? Effect.never : whole.writeSteps(steps)))
     }))
   )
   return { life, layer: Layer.provideMerge(writer, database) }

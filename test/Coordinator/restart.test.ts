@@ -5,11 +5,11 @@ import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Option, Scope, TestClock } from "effect"
 import { LeaseUnavailable } from "../../src/Domain/Failure.js"
-import { TaskId } from "../../src/Domain/Task.js"
 import { Settings } from "../../src/Settings.js"
 import { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { type ClaimedTask, TaskStore } from "../../src/TaskStore.js"
+import { taskOf } from "../TaskStore/fixtures.js"
 import {
   ask,
   codex,
@@ -32,24 +32,7 @@ import {
 const decision = { candidates: [], excluded: [], waitedMs: 0 }
 
 const newTask = (store: TaskStore["Type"], n: number) =>
-  Effect.gen(function* () {
-    const { id: classId } = yield* store.classOf([codex], "MEDIUM")
-    const { task } = yield* store.insert({
-      id: TaskId.make(`01900000-0000-7000-8000-${String(n).padStart(12, "0")}`),
-      tenant,
-      classId,
-      type: "testing",
-      priority: "MEDIUM",
-      submission: ask(`task ${n}`),
-      request: {
-        call: { messages: [{ role: "user", content: `task ${n}` }] },
-        requirement: { capabilities: [], contextTokens: 10 }
-      },
-      deadline: 86_400_000,
-      idempotency: Option.none()
-    })
-    return task
-  })
+  Effect.flatMap(store.classOf([codex], "MEDIUM"), ({ id }) => store.insert(taskOf(n, id)))
 
 /** An owner that claims, starts attempts where told to, and is gone without a word. */
 const deadOwner = (

@@ -5,7 +5,7 @@
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { Agent, request } from "node:http"
+import { Agent } from "node:http"
 import { cpus, tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
@@ -18,6 +18,8 @@ import type { RunningSimulator } from "../../src/Simulator.js"
 import { Team } from "../../src/Team.js"
 import { eventually, freePort, startService } from "../support/Service.js"
 import { simulate } from "../support/Simulated.js"
+import { median, percentile } from "./support/Figures.js"
+import { inParallel, send } from "./support/Http.js"
 
 const program = "dist/bin/main.js"
 const submissions = 2_000
@@ -28,47 +30,18 @@ const rounds = 3
 const folder = mkdtempSync(join(tmpdir(), "dream-team-bench-"))
 const agent = new Agent({ keepAlive: true, maxSockets: submitters })
 
-const send = (method: string, url: string, body?: string): Promise<string> =>
-  new Promise((resolve, reject) => {
-    const headers = body === undefined ? {} : { "content-type": "application/json", authorization: "Bearer simulated" }
-    const outgoing = request(url, { agent, method, headers })
-    outgoing.on("error", reject)
-    outgoing.on("response", (response) => {
-      let text = ""
-      response.setEncoding("utf8")
-      response.on("data", (chunk: string) => {
-        text += chunk
-      })
-      response.on("end", () =>
-        response.statusCode !== undefined && response.statusCode < 300
-          ? resolve(text)
-          : reject(new Error(`${method} ${url}: ${response.statusCode} ${text}`))
-      )
-    })
-    outgoing.end(body)
-  })
+const json = { "content-type": "application/json", authorization: "Bearer simulated" }
+const read = (url: string): Promise<string> => send(agent, "GET", url)
+const post = (url: string, body: object): Promise<string> => send(agent, "POST", url, json, JSON.stringify(body))
 
-const percentile = (values: ReadonlyArray<number>, share: number): number => {
-  const sorted = [...values].sort((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN
-}
+/** Posts `count` bodies, `submitters` at a time; answers how many a second. */
+const submitAll = (url: string, count: number, body: (index: number) => object): Promise<number> =>
+  inParallel(submitters, count, (index) => post(url, body(index)))
 
 const rounded = (value: number): number => Number(value.toPrecision(4))
 
 const rssMb = (pid: number | undefined): number =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? Number.NaN) / 1024
-
-/** Posts `count` bodies, `submitters` at a time; answers how many a second. */
-const submitAll = async (url: string, count: number, body: (index: number) => object): Promise<number> => {
-  let next = 0
-  const start = performance.now()
-  await Promise.all(
-    Array.from({ length: submitters }, async () => {
-      while (next < count) await send("POST", url, JSON.stringify(body(next++)))
-    })
-  )
-  return count / ((performance.now() - start) / 1_000)
-}
 
 interface Figures {
   readonly readyMs: number
@@ -124,7 +97,7 @@ const ours = async (simulator: RunningSimulator, round: number): Promise<Subject
     program
   )
   const left = async (state: string) =>
-    JSON.parse(await send("GET", `${service.url}/v1/tasks?state=${state}&limit=1`)).tasks.length
+    JSON.parse(await read(`${service.url}/v1/tasks?state=${state}&limit=1`)).tasks.length
   return {
     pid: service.process.pid,
     tasksUrl: `${service.url}/v1/tasks`,
@@ -145,13 +118,13 @@ const bare = async (simulator: RunningSimulator, script: string, round: number):
     { stdio: ["ignore", "ignore", "inherit"] }
   )
   const exited = once(child, "exit")
-  await eventually("the bare service is ready", 20_000, () => send("GET", url).catch(() => undefined))
+  await eventually("the bare service is ready", 20_000, () => read(url).catch(() => undefined))
   return {
     pid: child.pid,
     tasksUrl: url,
     held: (index) => ({ prompt: `held ${index}`, hold: true }),
     live: (index) => ({ prompt: `live ${index}` }),
-    allDone: async () => (JSON.parse(await send("GET", `${url}/left`)).left === 0 ? true : undefined),
+    allDone: async () => (JSON.parse(await read(`${url}/left`)).left === 0 ? true : undefined),
     stop: async () => {
       child.kill("SIGKILL")
       await exited
@@ -193,7 +166,7 @@ const delegationOverhead = (simulator: RunningSimulator) => {
         journal: { attemptStarted: () => Effect.void, attemptEnded: () => Effect.void }
       })
       const between = performance.now()
-      yield* Effect.promise(() => send("POST", `${simulator.baseUrls.codex}/responses`, JSON.stringify(input)))
+      yield* Effect.promise(() => post(`${simulator.baseUrls.codex}/responses`, input))
       const after = performance.now()
       if (index < 100) continue
       delegated.push(between - before)
@@ -216,8 +189,6 @@ const commandMs = (args: ReadonlyArray<string>): number => {
   spawnSync(process.execPath, args, { stdio: "ignore" })
   return performance.now() - start
 }
-
-const median = (values: ReadonlyArray<number>): number => percentile(values, 0.5)
 
 const beside = (figure: keyof Figures, own: ReadonlyArray<Figures>, other: ReadonlyArray<Figures>) => {
   const dreamTeam = median(own.map((round) => round[figure]))

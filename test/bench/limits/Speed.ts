@@ -5,6 +5,7 @@ import type { Priority } from "../../../src/Domain/Task.js"
 import { type Lease, type LeaseRequest, ResourceManager } from "../../../src/ResourceManager.js"
 import { type KnownPlatform, type PlatformSettings, Settings } from "../../../src/Settings.js"
 import { tenantId } from "../support/Draw.js"
+import { median } from "../support/Figures.js"
 import { layerOf } from "./Subject.js"
 
 export interface SpeedFigures {
@@ -85,8 +86,6 @@ const makeLine = (waiting: number) =>
     })
     return { fill, turn }
   })
-
-const median = (values: ReadonlyArray<number>): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? 0
 
 /**
  * Grants a second of the resource manager on the live clock while so many calls wait: each turn settles a lease, which

@@ -3,6 +3,7 @@ import { SqlClient } from "@effect/sql/SqlClient"
 import { Effect, Option } from "effect"
 import { Coordinator } from "../../../src/Coordinator.js"
 import { TenantId } from "../../../src/Domain/Task.js"
+import { median } from "../support/Figures.js"
 import { teamOver } from "./instant.js"
 
 const [database = ":memory:", tasks = "3000"] = process.argv.slice(2)
@@ -32,7 +33,6 @@ const program = Effect.gen(function* () {
   })
   yield* round(2_000)
   const measured = yield* Effect.replicateEffect(round(Number(tasks)), rounds)
-  const median = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)[Math.floor(rounds / 2)]
   return {
     perSecond: median(measured.map(({ perSecond }) => perSecond)),
     cpuMs: median(measured.map(({ cpuMs }) => cpuMs))

@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { Agent, request } from "node:http"
+import { Agent } from "node:http"
 import { cpus, tmpdir } from "node:os"
 import { join } from "node:path"
 import Sqlite from "better-sqlite3"
@@ -14,6 +14,8 @@ import { build } from "esbuild"
 import type { RunningSimulator } from "../../../src/Simulator.js"
 import { eventually, freePort, startService } from "../../support/Service.js"
 import { simulate } from "../../support/Simulated.js"
+import { median } from "../support/Figures.js"
+import { inParallel, send } from "../support/Http.js"
 import { table } from "../support/Report.js"
 import { type BenchRow, storeBench } from "./store.js"
 
@@ -25,38 +27,10 @@ const folder = mkdtempSync(join(tmpdir(), "dream-team-bench-tasks-"))
 const agent = new Agent({ keepAlive: true, maxSockets: clients })
 
 const post = (url: string, type: string, body: string): Promise<string> =>
-  new Promise((resolve, reject) => {
-    const outgoing = request(url, { agent, method: "POST", headers: { "content-type": type } })
-    outgoing.on("error", reject)
-    outgoing.on("response", (response) => {
-      let text = ""
-      response.setEncoding("utf8")
-      response.on("data", (chunk: string) => {
-        text += chunk
-      })
-      response.on("end", () =>
-        (response.statusCode ?? 500) < 300 ? resolve(text) : reject(new Error(`${response.statusCode} ${text}`))
-      )
-    })
-    outgoing.end(body)
-  })
+  send(agent, "POST", url, { "content-type": type }, body)
 
 const submission = (index: number): string =>
   JSON.stringify({ prompt: `question ${index}`, type: "analysis", priority: "MEDIUM", maxOutputTokens: 64 })
-
-const inParallel = async (count: number, each: (index: number) => Promise<unknown>): Promise<number> => {
-  let next = 0
-  const start = performance.now()
-  await Promise.all(
-    Array.from({ length: clients }, async () => {
-      while (next < count) await each(next++)
-    })
-  )
-  return count / ((performance.now() - start) / 1_000)
-}
-
-const median = (values: ReadonlyArray<number>): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
 const bundle = async (name: string): Promise<string> => {
   const sqlite = join(process.cwd(), "node_modules/better-sqlite3/lib/index.js")
@@ -95,7 +69,8 @@ const withServer = async <A>(script: string, database: string, use: (url: string
 
 const accepting = async (): Promise<ReadonlyArray<BenchRow>> => {
   const script = await bundle("server")
-  const oneByOne = (url: string) => inParallel(submissions, (index) => post(url, "application/json", submission(index)))
+  const oneByOne = (url: string) =>
+    inParallel(clients, submissions, (index) => post(url, "application/json", submission(index)))
   const bulk = async (url: string): Promise<number> => {
     const lines = Array.from({ length: submissions }, (_, index) => `${submission(index)}\n`).join("")
     const start = performance.now()
@@ -210,7 +185,7 @@ const overHttp = async (): Promise<ReadonlyArray<BenchRow>> => {
   const { close, simulator } = await simulate()
   const measured = async (pid: number | undefined, url: string, left: () => Promise<number>): Promise<number> => {
     const round = async () => {
-      await inParallel(submissions, (index) => post(url, "application/json", submission(index)))
+      await inParallel(clients, submissions, (index) => post(url, "application/json", submission(index)))
       await eventually("all tasks have ended", 300_000, async () => ((await left()) === 0 ? true : undefined))
     }
     for (let warmingUp = 0; warmingUp < warmUps; warmingUp++) await round()

@@ -6,6 +6,7 @@ import { join, resolve } from "node:path"
 import { pathToFileURL } from "node:url"
 import { Effect, Schema } from "effect"
 import { build } from "esbuild"
+import { median } from "../support/Figures.js"
 
 /** One figure, beside what it is compared with in the same run. */
 export interface BenchRow {
@@ -18,9 +19,6 @@ export interface BenchRow {
   readonly target?: string
   readonly met?: boolean
 }
-
-const median = (values: ReadonlyArray<number>): number =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
 /** Bundles the worker as the product is, below the project, which brings what is not bundled. */
 const bundled = Effect.acquireRelease(
