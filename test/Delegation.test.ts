@@ -247,6 +247,19 @@ describe("Delegation", () => {
     )
   )
 
+  it.effect("goes on elsewhere when a platform hangs for longer than its timeouts allow", () =>
+    run(trio([[hang], [answer("Because.")]]), ({ delegate, written }) =>
+      Effect.gen(function* () {
+        const fiber = yield* Effect.fork(delegate())
+        yield* TestClock.adjust(120_000)
+        assert.strictEqual((yield* Fiber.join(fiber)).platform, "second")
+        const [first] = written.ended
+        assert.strictEqual(first?.durationMs, 120_000)
+        assert.strictEqual(first?.result._tag === "Failed" && first.result.failure._tag, "PlatformFailure")
+      })
+    )
+  )
+
   it.effect("rests a platform as long as it asks for", () =>
     run(trio([[fail(failures.platform({ retryAfterMs: 20_000 })), answer("back")]]), ({ written, delegate }) =>
       Effect.gen(function* () {

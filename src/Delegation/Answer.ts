@@ -1,9 +1,28 @@
-import { Chunk, Effect, MutableRef, Option, Stream } from "effect"
+import { Chunk, Effect, Either, MutableRef, Option } from "effect"
 import type { Call, Completion, Delta, LimitReading, ToolCall } from "../Domain/Call.js"
 import { type AttemptFailure, PlatformFailure } from "../Domain/Failure.js"
 import { monotonicMs } from "../Domain/Time.js"
+import type { Usage } from "../Domain/Usage.js"
+import { streamWithin } from "../Platforms/Patience.js"
 import type { PlatformClient } from "../Platforms.js"
 import type { Relay } from "./Stream.js"
+
+/** A client of a program's own may have estimated what it tells; books are kept in whole tokens. */
+const wholeUsage = (usage: Usage): Either.Either<Usage, string> => {
+  const { cachedInputTokens, inputTokens, outputTokens, reasoningTokens } = usage
+  const counts = { inputTokens, cachedInputTokens, outputTokens, reasoningTokens }
+  for (const [name, count] of Object.entries(counts)) {
+    if (!(count >= 0 && count <= Number.MAX_SAFE_INTEGER)) {
+      return Either.left(`its usage has ${count} as ${name}, which is no number of tokens`)
+    }
+  }
+  return Either.right({
+    inputTokens: Math.ceil(inputTokens),
+    cachedInputTokens: Math.ceil(cachedInputTokens),
+    outputTokens: Math.ceil(outputTokens),
+    reasoningTokens: Math.ceil(reasoningTokens)
+  })
+}
 
 /**
  * Streams one answer and gathers it whole. `firstTokenAt` is set (monotonic ms) when its first piece is there; `soFar`
@@ -62,26 +81,24 @@ export const gatherAnswer = (
         soFar.heldUpMs += (yield* monotonicMs) - before
       })
 
-    const answer = (): Effect.Effect<Completion, AttemptFailure> =>
-      finish === undefined
-        ? new PlatformFailure({
-            platform: client.id,
-            model,
-            reason: "malformed",
-            message: "the stream ended before the answer was complete"
-          })
-        : Effect.succeed({
-            text: soFar.text,
-            toolCalls,
-            finishReason: finish.finishReason,
-            model: finish.model,
-            usage: finish.usage
-          })
+    const malformed = (message: string) =>
+      new PlatformFailure({ platform: client.id, model, reason: "malformed", message })
+
+    const answer = (): Effect.Effect<Completion, AttemptFailure> => {
+      if (finish === undefined) return malformed("the stream ended before the answer was complete")
+      const usage = wholeUsage(finish.usage)
+      if (usage._tag === "Left") return malformed(usage.left)
+      return Effect.succeed({
+        text: soFar.text,
+        toolCalls,
+        finishReason: finish.finishReason,
+        model: finish.model,
+        usage: usage.right
+      })
+    }
 
     const each = relay === undefined ? take : takeAndGive(relay)
     const read =
-      client.streamTo === undefined
-        ? Stream.runForEachChunk(client.stream(model, call), each)
-        : client.streamTo(model, call, each)
+      client.streamTo === undefined ? streamWithin(client, model, call, each) : client.streamTo(model, call, each)
     return Effect.flatMap(read, answer)
   })

@@ -14,7 +14,10 @@ export interface CheckResult {
 /** Takes a part of an answer; the next one is not read before it is done. */
 export type TakeDeltas = (deltas: Chunk.Chunk<Delta>) => Effect.Effect<void>
 
-/** One platform, spoken to in its own wire format. Nothing in here retries. */
+/**
+ * One platform, spoken to in its own wire format. Nothing in here retries. The timeouts of its settings are kept by who
+ * reads its `stream`, and by itself in `streamTo` and `complete`.
+ */
 export interface PlatformClient {
   readonly id: PlatformId
   readonly settings: PlatformSettings

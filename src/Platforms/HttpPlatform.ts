@@ -9,6 +9,7 @@ import { annotateSpan, isTraced } from "../Telemetry/traced.js"
 import { classify } from "./Classification.js"
 import type { CheckResult, PlatformClient, TakeDeltas } from "./Client.js"
 import { type Broken, exchangeOf, type Head, type Incoming, type Outgoing } from "./Exchange.js"
+import { patienceOf } from "./Patience.js"
 import { readQuotas } from "./Quotas.js"
 import { makeReply, maxBodyBytes, tooLarge } from "./Reply.js"
 import { scrub } from "./Secrets.js"
@@ -70,7 +71,8 @@ export const makeHttpPlatform = (
   checkTimeoutMs: number
 ): PlatformClient => {
   const wire = wires[settings.wire]
-  const { attemptMs, betweenTokensMs, firstTokenMs } = settings.timeouts
+  const { attemptMs, firstTokenMs } = settings.timeouts
+  const patience = patienceOf(settings.timeouts)
   const { apiKey, id: platform } = settings
   const exchange = exchangeOf(httpClient)
   const authorization = wire.authorization(Redacted.value(apiKey))
@@ -259,32 +261,6 @@ export const makeHttpPlatform = (
         ? Effect.flip(refused(model, head, body))
         : Effect.fail(failure(model, "malformed", `the reply is no event stream but ${type}`, head.status))
     })
-
-  /** Until when the next piece is waited for, and what it means when it does not come. Monotonic, ms. */
-  const patience = (waits: {
-    readonly startedAt: number
-    readonly now: number
-    readonly silentMs: number | undefined
-  }) => {
-    const attempt = {
-      at: waits.startedAt + attemptMs,
-      message: `the attempt took longer than ${attemptMs} ms`,
-      reason: "timeout" as const
-    }
-    const token =
-      waits.silentMs === undefined
-        ? {
-            at: waits.startedAt + firstTokenMs,
-            message: `the answer did not begin within ${firstTokenMs} ms`,
-            reason: "timeout" as const
-          }
-        : {
-            at: waits.now + betweenTokensMs - waits.silentMs,
-            message: `nothing came for ${betweenTokensMs} ms in mid-answer`,
-            reason: "stalled" as const
-          }
-    return token.at < attempt.at ? token : attempt
-  }
 
   /**
    * Reads the answer of one reply to its end. All of it is one effect in one fiber, which wakes up once for all that has

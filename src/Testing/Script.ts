@@ -95,7 +95,7 @@ export const fail = (
   text: options.text
 })
 
-/** Never answers, until it is interrupted. */
+/** Never answers. The timeouts of its platform's settings end it, by default after 120 s, as they end one over HTTP. */
 export const hang: Extract<Step, { _tag: "Hang" }> = { _tag: "Hang" }
 
 /** Dies with `defect`, as a client with a bug does. */

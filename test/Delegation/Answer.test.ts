@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, MutableRef, Option, Stream, TestClock } from "effect"
+import { Effect, Either, Fiber, MutableRef, Option, Schedule, Stream, TestClock } from "effect"
 import { gatherAnswer } from "../../src/Delegation/Answer.js"
 import type { Call, Delta, LimitReading } from "../../src/Domain/Call.js"
 import { PlatformFailure } from "../../src/Domain/Failure.js"
+import type { Usage } from "../../src/Domain/Usage.js"
 import { type PlatformClient, Platforms } from "../../src/Platforms.js"
 import * as Testing from "../../src/Testing.js"
 
@@ -11,7 +12,7 @@ const usage = { inputTokens: 3, cachedInputTokens: 0, outputTokens: 2, reasoning
 
 const start: Delta = { _tag: "Start", limits: [{ unit: "requests", remaining: 9 }] }
 const text = (piece: string): Delta => ({ _tag: "Text", text: piece })
-const finish: Delta = { _tag: "Finish", finishReason: "stop", model: "m-2026", usage }
+const finish: Extract<Delta, { _tag: "Finish" }> = { _tag: "Finish", finishReason: "stop", model: "m-2026", usage }
 
 const gather = (stream: ReturnType<PlatformClient["stream"]>) =>
   Effect.gen(function* () {
@@ -69,6 +70,47 @@ describe("gatherAnswer", () => {
       if (completion._tag === "Left") {
         assert.instanceOf(completion.left, PlatformFailure)
         assert.include(completion.left.message, "before the answer was complete")
+      }
+    })
+  )
+
+  const failureOf = (stream: ReturnType<PlatformClient["stream"]>) =>
+    Effect.map(gather(stream), ({ completion }) => (completion._tag === "Left" ? completion.left : undefined))
+  const silence = Stream.fromEffect(Effect.never)
+  const slowly = (ms: number, delta: Delta) => Stream.fromEffect(Effect.as(Effect.sleep(ms), delta))
+
+  it.effect.each([
+    ["that hangs", Stream.never, 120_000, "timeout", /did not begin within 120000 ms/],
+    ["that only has begun to reply", Stream.concat(Stream.make(start), silence), 120_000, "timeout", /did not begin/],
+    [
+      "that falls silent",
+      Stream.concat(slowly(100_000, text("a")), silence),
+      160_000,
+      "stalled",
+      /nothing came for 60000 ms in mid-answer/
+    ],
+    ["that goes on for ever", Stream.repeat(slowly(50_000, text("a")), Schedule.forever), 600_000, "timeout", /longer/]
+  ] as const)("gives a platform %s no more than its timeouts", ([, stream, atMs, reason, message]) =>
+    Effect.gen(function* () {
+      const fiber = yield* Effect.fork(failureOf(stream))
+      yield* TestClock.adjust(atMs - 1)
+      assert.isTrue(Option.isNone(yield* Fiber.poll(fiber)))
+      yield* TestClock.adjust(1)
+      const failure = yield* Fiber.join(fiber)
+      assert.isTrue(failure instanceof PlatformFailure && failure.reason === reason)
+      assert.match(failure?.message ?? "", message)
+    })
+  )
+
+  it.effect("rounds estimated tokens up, and takes no numbers that are none", () =>
+    Effect.gen(function* () {
+      const used = (over: Partial<Usage>) => gather(Stream.make<[Delta]>({ ...finish, usage: { ...usage, ...over } }))
+      const { completion } = yield* used({ inputTokens: 2.25, outputTokens: 0.5 })
+      const rounded = Either.getOrUndefined(completion)?.usage
+      assert.deepStrictEqual(rounded, { ...usage, inputTokens: 3, outputTokens: 1 })
+      for (const odd of [Number.NaN, -1, Number.POSITIVE_INFINITY]) {
+        const { completion } = yield* used({ reasoningTokens: odd })
+        assert.isTrue(Either.isLeft(completion) && completion.left.message.includes(`${odd} as reasoningTokens`))
       }
     })
   )

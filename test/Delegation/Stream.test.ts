@@ -167,13 +167,15 @@ describe("Delegation.stream", () => {
   )
 
   it.effect("fails as a delegation does while nothing was given: by its deadline, or because nobody is left", () =>
-    run(trio([[hang]]), ({ stream, told }) =>
-      Effect.gen(function* () {
-        const fiber = yield* Effect.fork(Effect.flip(Stream.runDrain(stream)))
-        yield* TestClock.adjust(600_000)
-        assert.strictEqual((yield* Fiber.join(fiber))._tag, "DeadlineExceeded")
-        assert.deepStrictEqual(settledOf(told), [["first", "Ignored"]])
-      })
+    run(
+      [{ id: "first", attempts: [hang], settings: { timeouts: { firstTokenMs: 3_600_000, attemptMs: 3_600_000 } } }],
+      ({ stream, told }) =>
+        Effect.gen(function* () {
+          const fiber = yield* Effect.fork(Effect.flip(Stream.runDrain(stream)))
+          yield* TestClock.adjust(600_000)
+          assert.strictEqual((yield* Fiber.join(fiber))._tag, "DeadlineExceeded")
+          assert.deepStrictEqual(settledOf(told), [["first", "Ignored"]])
+        })
     )
   )
 

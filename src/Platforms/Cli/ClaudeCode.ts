@@ -1,6 +1,6 @@
 import { dirname, join, resolve } from "node:path"
 import type * as FileSystem from "@effect/platform/FileSystem"
-import { Clock, Effect, Either, Option, Stream } from "effect"
+import { Chunk, Clock, Effect, Either, Option, Stream } from "effect"
 import type { ClaudeCode, ClaudeFailure, ClaudeLimitReached } from "../../ClaudeCode.js"
 import { type Call, type Completion, type Delta, type LimitReading, type Turn, toolCallsOf } from "../../Domain/Call.js"
 import {
@@ -285,26 +285,27 @@ export const makeClaudePlatform = (
       })
   })
 
+  const deltas = (model: string, call: Call) =>
+    Effect.map(
+      answer(model, call),
+      ({ completion, limits }): ReadonlyArray<Delta> => [
+        { _tag: "Start", limits },
+        { _tag: "Text", text: completion.text },
+        {
+          _tag: "Finish",
+          finishReason: completion.finishReason,
+          model: completion.model,
+          usage: completion.usage
+        }
+      ]
+    )
+
   return {
     id: settings.id,
     settings,
     complete: (model, call) => Effect.map(answer(model, call), ({ completion }) => completion),
-    stream: (model, call) =>
-      Stream.fromIterableEffect(
-        Effect.map(
-          answer(model, call),
-          ({ completion, limits }): ReadonlyArray<Delta> => [
-            { _tag: "Start", limits },
-            { _tag: "Text", text: completion.text },
-            {
-              _tag: "Finish",
-              finishReason: completion.finishReason,
-              model: completion.model,
-              usage: completion.usage
-            }
-          ]
-        )
-      ),
+    stream: (model, call) => Stream.fromIterableEffect(deltas(model, call)),
+    streamTo: (model, call, take) => Effect.flatMap(deltas(model, call), (all) => take(Chunk.unsafeFromArray(all))),
     listModels: Effect.as(available, models),
     check: Effect.as(available, { models, readings: [] })
   }
