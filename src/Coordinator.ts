@@ -7,6 +7,7 @@ import { makeTaskIds } from "./Coordinator/Ids.js"
 import { dependencyProblems, type Jobs, makeJobs } from "./Coordinator/Jobs.js"
 import { idempotencyOf } from "./Coordinator/RequestHash.js"
 import { roomOf } from "./Coordinator/Room.js"
+import { makeShapeCheck } from "./Coordinator/shape.js"
 import { wakeOn } from "./Coordinator/wakeOn.js"
 import { Delegation } from "./Delegation.js"
 import {
@@ -19,17 +20,17 @@ import {
 } from "./Domain/ApiError.js"
 import type { TaskEvent } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
-import type {
-  Attempt,
-  Priority,
-  Task,
-  TaskId,
-  TaskPreview,
-  TaskState,
+import {
+  type Attempt,
+  type Priority,
+  type Task,
+  type TaskId,
+  type TaskPreview,
+  type TaskState,
   TaskSubmission,
-  TaskSummary,
-  TaskType,
-  TenantId
+  type TaskSummary,
+  type TaskType,
+  type TenantId
 } from "./Domain/Task.js"
 import { Events } from "./Events.js"
 import { PlatformDetector } from "./PlatformDetector.js"
@@ -109,6 +110,9 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
   )
 }
 
+/** What a program submits has been decoded by nobody. */
+const checkShape = makeShapeCheck(TaskSubmission)
+
 const make = Effect.gen(function* () {
   const budgets = yield* Budgets
   const delegation = yield* Delegation
@@ -169,6 +173,7 @@ const make = Effect.gen(function* () {
     idempotencyKey: Option.Option<string>
   ) {
     if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
+    yield* checkShape(submission)
     const idempotency = yield* idempotencyOf(idempotencyKey, submission)
     // Asked before the validator: what was accepted once is given back whatever has changed since.
     const earlier = Option.isSome(idempotency) ? yield* store.replay(tenant, idempotency.value) : Option.none()
@@ -207,6 +212,7 @@ const make = Effect.gen(function* () {
 
   const preview = Effect.fn("Coordinator.preview")(function* (tenant: TenantId, submission: TaskSubmission) {
     if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
+    yield* checkShape(submission)
     yield* checkDependencies(tenant, submission)
     const { call, deadline, priority, requirement, type, verdict } = yield* validator.validate(submission, tenant)
     const previewed = yield* Effect.catchTag(

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Option, Random, Stream, TestClock } from "effect"
 import type { TaskFilter } from "../src/Coordinator.js"
+import { TaskRefused } from "../src/Domain/ApiError.js"
 import { isFinal } from "../src/Domain/Event.js"
 import {
   AttemptsExhausted,
@@ -144,6 +145,32 @@ describe("Coordinator", () => {
         const exit = yield* Effect.exit(coordinator.list(tenant, filter))
         assert.strictEqual(failureOf(exit)?._tag, "InvalidRequest")
       }
+    })
+  )
+
+  it.scoped("refuses what the types of a submission allow and its schema does not", () =>
+    Effect.gen(function* () {
+      const { coordinator } = yield* fresh()
+      const refusals: ReadonlyArray<readonly [string, Effect.Effect<unknown, unknown>]> = [
+        ["maxOutputTokens", coordinator.submit(tenant, ask("a", { maxOutputTokens: 0 }), Option.none())],
+        ["maxTokens", coordinator.submit(tenant, ask("a", { maxTokens: Number.NaN }), Option.none())],
+        ["deadline", coordinator.submit(tenant, ask("a", { deadline: Number.NaN }), Option.none())],
+        ["maxCostUsd", coordinator.preview(tenant, ask("a", { maxCostUsd: -1 }))],
+        ["tasks", coordinator.jobs.submit(tenant, { tasks: [] }, Option.none())],
+        ["maxParallel", coordinator.jobs.submit(tenant, { tasks: [ask("a")], maxParallel: 0 }, Option.none())],
+        [
+          "tasks.1.maxOutputTokens",
+          coordinator.jobs.submit(tenant, { tasks: [ask("a"), ask("b", { maxOutputTokens: 1.5 })] }, Option.none())
+        ]
+      ]
+      for (const [field, submitting] of refusals) {
+        const refused = failureOf(yield* Effect.exit(submitting))
+        assert.isTrue(refused instanceof TaskRefused, field)
+        assert.deepStrictEqual(refused instanceof TaskRefused && refused.problems.map((problem) => problem.field), [
+          field
+        ])
+      }
+      assert.deepStrictEqual((yield* coordinator.list(tenant, {})).tasks, [])
     })
   )
 

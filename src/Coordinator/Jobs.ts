@@ -14,7 +14,7 @@ import {
   type JobMode,
   type JobResult,
   type JobState,
-  type JobSubmission,
+  JobSubmission,
   type JobTaskSubmission
 } from "../Domain/Job.js"
 import { isTerminal, type TaskId, type TaskSubmission, type TenantId } from "../Domain/Task.js"
@@ -28,6 +28,7 @@ import { encodeCursor, pageOf } from "./Cursor.js"
 import { type PlannedTask, planOf } from "./Plan.js"
 import { idempotencyOf } from "./RequestHash.js"
 import { roomOf } from "./Room.js"
+import { makeShapeCheck } from "./shape.js"
 
 /** Tasks of a job that may be under way at a time where it says nothing. */
 const defaultParallel = 16
@@ -105,6 +106,8 @@ const refuse = (problems: ReadonlyArray<FieldProblem>, reasons: TaskRefused["rea
     reasons
   })
 }
+
+const checkShape = makeShapeCheck(JobSubmission)
 
 export interface JobsOptions {
   readonly store: TaskStore["Type"]
@@ -199,6 +202,7 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
     idempotencyKey: Option.Option<string>
   ) {
     if (crew.stopping()) return yield* new ServiceUnavailable({ message: "The service is shutting down" })
+    yield* checkShape(submission)
     const idempotency = yield* idempotencyOf(idempotencyKey, submission)
     const earlier = Option.isSome(idempotency) ? yield* store.jobs.replay(tenant, idempotency.value) : Option.none()
     if (Option.isSome(earlier)) return { job: earlier.value, replayed: true }

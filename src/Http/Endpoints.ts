@@ -15,9 +15,9 @@ import type {
   PayloadTooLarge,
   ServiceUnavailable
 } from "../Domain/ApiError.js"
+import { invalidRequest } from "../Domain/Problems.js"
 import type { TenantId } from "../Domain/Task.js"
 import { jsonResponse } from "./Json.js"
-import { invalidRequest } from "./Problems.js"
 
 type Endpoint = HttpApiEndpoint.HttpApiEndpoint.Any
 type AnyEndpoint = HttpApiEndpoint.HttpApiEndpoint.AnyWithProps

@@ -11,9 +11,9 @@ import {
   NotFound,
   ServiceUnavailable
 } from "../Domain/ApiError.js"
+import { shorten } from "../Domain/Problems.js"
 import { ofApiError, speaksOpenAi } from "../Gateway/OpenAiErrors.js"
 import { jsonResponse } from "./Json.js"
-import { shorten } from "./Problems.js"
 import { allowedMethods } from "./Routes.js"
 
 const maxPathLength = 300

@@ -1,6 +1,6 @@
 import { Effect, Either, ParseResult, type Schema } from "effect"
 import type { InvalidRequest } from "../Domain/ApiError.js"
-import { invalidRequest } from "./Problems.js"
+import { invalidRequest } from "../Domain/Problems.js"
 
 const maxValuesChecked = 1_000
 

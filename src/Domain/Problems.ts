@@ -1,5 +1,5 @@
 import { ParseResult } from "effect"
-import { type FieldProblem, InvalidRequest } from "../Domain/ApiError.js"
+import { type FieldProblem, InvalidRequest, TaskRefused } from "./ApiError.js"
 
 const maxProblems = 50
 /** Of more than these only the first are looked at. */
@@ -69,10 +69,19 @@ const problemsOf = (issue: ParseResult.ParseIssue): ReadonlyArray<FieldProblem> 
   return Array.from(byField, ([field, messages]) => ({ field, problem: merge(messages) }))
 }
 
+const inWords = (problems: ReadonlyArray<FieldProblem>, separator: string): string => {
+  const named = problems.slice(0, 3).map(({ field, problem }) => (field === "" ? problem : `${field}: ${problem}`))
+  return `${named.join(separator)}${problems.length > named.length ? ` (and ${problems.length - named.length} more)` : ""}`
+}
+
 /** What is wrong with a request that could not be decoded, field by field. */
 export const invalidRequest = (issue: ParseResult.ParseIssue): InvalidRequest => {
   const problems = problemsOf(issue)
-  const named = problems.slice(0, 3).map(({ field, problem }) => (field === "" ? problem : `${field}: ${problem}`))
-  const more = problems.length > named.length ? ` (and ${problems.length - named.length} more)` : ""
-  return new InvalidRequest({ message: `The request is not valid. ${named.join(". ")}${more}`, problems })
+  return new InvalidRequest({ message: `The request is not valid. ${inWords(problems, ". ")}`, problems })
+}
+
+/** The same of a submission that a program made, whose types do not say all that must hold. */
+export const invalidSubmission = (issue: ParseResult.ParseIssue): TaskRefused => {
+  const problems = problemsOf(issue)
+  return new TaskRefused({ message: `the submission is not valid: ${inWords(problems, "; ")}`, problems, reasons: [] })
 }
