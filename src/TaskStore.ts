@@ -1,7 +1,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import { Array as Arr, Context, Effect, Layer, Option, Schema, type Stream } from "effect"
-import { Conflict, NotFound, type ServiceUnavailable } from "./Domain/ApiError.js"
+import { Conflict, NotFound, ServiceUnavailable } from "./Domain/ApiError.js"
 import type { Booking } from "./Domain/Budget.js"
 import type { TaskEventBody } from "./Domain/Event.js"
 import { type FailureView, spendsAttempt } from "./Domain/Failure.js"
@@ -193,6 +193,11 @@ const outcomeColumns = {
   Ignored: "ignored"
 } as const
 const justQueued = [{ type: "task.queued" }] as const
+/** What callers are told of rows that do not say what they should; the log has the cause. */
+const unreadable = new ServiceUnavailable({
+  message: "What is stored of it cannot be read by this version of the service; its log says why."
+})
+
 const noKey = { key: null, hash: null }
 
 /** Of a queued task, what its owner is to know. */
@@ -347,7 +352,7 @@ const make = Effect.gen(function* () {
   const read: Read = (query) =>
     query.pipe(
       Effect.tapError((error) => Effect.logError("The task database could not be read", error)),
-      Effect.mapError(() => unavailable)
+      Effect.mapError(({ _tag }) => (_tag === "ParseError" ? unreadable : unavailable))
     )
 
   const write: Write = (operation) =>

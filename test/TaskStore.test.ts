@@ -1,3 +1,4 @@
+import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Option, TestClock } from "effect"
 import { type TaskClaim, TaskStore } from "../src/TaskStore.js"
@@ -58,6 +59,18 @@ describeOnEachDatabase("TaskStore", (database) => {
         affinityKey: "session",
         maxCostUsd: 0.5
       })
+    }).pipe(Effect.provide(onIt))
+  )
+
+  it.scoped("says that a row cannot be read, and not that the database is away", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const sql = yield* SqlClient
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      yield* store.insert(taskOf(1, id))
+      yield* sql`UPDATE tasks SET result = '{"text": 1}'`
+      const failure = failureOf(yield* Effect.exit(store.get(tenant, idOf(1))))
+      assert.match(failure?.message ?? "", /cannot be read/)
     }).pipe(Effect.provide(onIt))
   )
 
