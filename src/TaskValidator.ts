@@ -222,7 +222,10 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
           Effect.map(Effect.either(router.route(without, type)), Either.isRight)
         )
         return yield* new TaskRefused({
-          message: `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
+          message:
+            reasons.length === 0
+              ? message
+              : `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
           problems: helped.map(({ field, problem }) => ({ field, problem })),
           reasons
         })

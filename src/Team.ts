@@ -1,6 +1,6 @@
 import type { HttpClient } from "@effect/platform/HttpClient"
 import type { SqlClient } from "@effect/sql/SqlClient"
-import { Layer } from "effect"
+import { Effect, Layer } from "effect"
 import { AgentRouter } from "./AgentRouter.js"
 import { Benchmark } from "./Benchmark.js"
 import { Budgets } from "./Budgets.js"
@@ -14,7 +14,7 @@ import { Gateway } from "./Gateway.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { Platforms } from "./Platforms.js"
 import { ResourceManager } from "./ResourceManager.js"
-import type { Settings } from "./Settings.js"
+import { Settings } from "./Settings.js"
 import type { SqlWriter } from "./Sql/Writer.js"
 import { type DatabaseUnavailable, type Ownership, Sql } from "./Sql.js"
 import { Retention } from "./TaskStore/Retention.js"
@@ -42,6 +42,21 @@ export type Team =
   | TaskStore
   | TaskValidator
 
+/** Whoever brings platforms brings their settings with them: what limits, routes and watches them goes by these. */
+const settingsOfPlatforms = Layer.effect(
+  Settings,
+  Effect.gen(function* () {
+    const settings = yield* Settings
+    const { all } = yield* Platforms
+    const mistaken = all.find((client) => client.id !== client.settings.id)
+    return mistaken === undefined
+      ? { ...settings, platforms: all.map((client) => client.settings) }
+      : yield* Effect.dieMessage(
+          `The platform ${mistaken.id} has the settings of ${mistaken.settings.id}: give both the same id`
+        )
+  })
+)
+
 // One below the other, because the end runs upwards: the Coordinator stops first, the database closes last.
 const core: Layer.Layer<
   Exclude<Team, CCRWatcher> | SqlWriter,
@@ -66,7 +81,8 @@ const core: Layer.Layer<
   Layer.provideMerge(Retention.layer),
   Layer.provideMerge(TaskStore.layer),
   Layer.provideMerge(Events.layer),
-  Layer.provideMerge(Sql.layer)
+  Layer.provideMerge(Sql.layer),
+  Layer.provide(settingsOfPlatforms)
 )
 
 const layerWith: Layer.Layer<Team, DatabaseUnavailable | ServiceUnavailable, Platforms | Settings | WebhookSender> =

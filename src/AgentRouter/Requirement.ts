@@ -1,4 +1,4 @@
-import { Either, Schema } from "effect"
+import { Array as Arr, Either, Schema } from "effect"
 import type { PlatformReason } from "../Domain/Failure.js"
 import type { Requirement } from "../Domain/Lease.js"
 import { ModelClass } from "../Domain/Platform.js"
@@ -43,13 +43,17 @@ export const maxCostOf = (platform: PlatformSettings, model: string, requirement
 export const maxTokensOf = ({ contextTokens, inputTokens = contextTokens, outputTokens = 0 }: Requirement): number =>
   Math.ceil(inputTokens * inputMargin) + outputTokens
 
+/** The models that a platform is known to serve: its own first, those of its classes, those it has a price for. */
+export const knownModels = ({ classes, model, prices }: PlatformSettings): ReadonlyArray<string> =>
+  Arr.dedupe([model, ...Object.values(classes), ...Object.keys(prices)])
+
 /**
- * The model of `platform` that serves a call which names `model`, or why there is none. Its configured model, every
- * model it has a price for and the classes can be named, alone or as `platform/model`.
+ * The model of `platform` that serves a call which names `model`, or why there is none. The models it is known to
+ * serve and the classes can be named, alone or as `platform/model`.
  */
 const servedModel = (platform: PlatformSettings, model: string | undefined): Either.Either<string, string> => {
   if (model === undefined) return Either.right(platform.model)
-  const serves = (name: string): boolean => name === platform.model || Object.hasOwn(platform.prices, name)
+  const serves = (name: string): boolean => knownModels(platform).includes(name)
   const prefix = `${platform.id}/`
   const name = !serves(model) && model.startsWith(prefix) ? model.slice(prefix.length) : model
   if (isClass(name)) {

@@ -1,5 +1,5 @@
 import { Array as Arr, Either } from "effect"
-import { judge } from "../AgentRouter/Requirement.js"
+import { judge, knownModels } from "../AgentRouter/Requirement.js"
 import { ModelClass, type PlatformId } from "../Domain/Platform.js"
 import type { PlatformSettings } from "../Settings.js"
 
@@ -74,8 +74,8 @@ export const offered = (
   platforms: ReadonlyArray<PlatformSettings>
 ): ReadonlyArray<{ readonly name: string; readonly owner: string }> => [
   { name: auto, owner: "dream-team" },
-  ...platforms.flatMap(({ id, model, prices }) => [
-    { name: id, owner: id },
-    ...Arr.dedupe([model, ...Object.keys(prices)]).map((name) => ({ name: `${id}/${name}`, owner: id }))
-  ])
+  ...platforms.flatMap((platform) => {
+    const owner = platform.id
+    return [{ name: owner, owner }, ...knownModels(platform).map((model) => ({ name: `${owner}/${model}`, owner }))]
+  })
 ]

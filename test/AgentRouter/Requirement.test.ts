@@ -337,7 +337,7 @@ describe("Requirement", () => {
     assert.deepStrictEqual(hair, Option.some(tooDear(0.0351, 0.035)))
   })
 
-  it("a setting maps a class, `balanced` too, and a model of a class's very name is served by that name", () => {
+  it("a setting maps a class, `balanced` too; its model is served by its own name, and one of a class's very name by that", () => {
     const mapped = Settings.platformDefaults("local", {
       apiKey,
       baseUrl: "http://127.0.0.1:11434/v1",
@@ -346,10 +346,12 @@ describe("Requirement", () => {
     })
     const modelFor = (model: string) =>
       Option.getOrUndefined(Option.map(Either.getRight(judge(mapped, need({ model }))), (able) => able.model))
-    assert.deepStrictEqual(["fast", "balanced", "best", "local/fast", "middle"].map(modelFor), [
+    assert.deepStrictEqual(["fast", "balanced", "best", "local/fast", "middle", "local/small", "large"].map(modelFor), [
       "small",
       "middle",
       "best",
+      "small",
+      "middle",
       "small",
       undefined
     ])

@@ -13,7 +13,7 @@ const settings = Settings.platformDefaults("echo", {
 })
 
 /** Anything that answers a call as a stream of pieces is a platform: a model in this process, a queue, a person. */
-const echo: PlatformClient = {
+export const echo: PlatformClient = {
   id: settings.id,
   settings,
   stream: (model, { messages }) =>
@@ -32,15 +32,10 @@ const echo: PlatformClient = {
   check: Effect.succeed({ models: [settings.model], readings: [] })
 }
 
-const OwnPlatforms = Layer.succeed(Platforms, {
-  all: [echo],
-  get: (id) => (id === echo.id ? Option.some(echo) : Option.none())
-})
-
 /** The whole service over platforms of one's own; everything else of the program goes beside it. */
 export const team = Team.layerWithPlatforms.pipe(
-  Layer.provide(OwnPlatforms),
-  Layer.provide(Settings.layer(Settings.make({ database: ":memory:", platforms: [settings] })))
+  Layer.provide(Platforms.layerClients([echo])),
+  Layer.provide(Settings.layer(Settings.make({ database: ":memory:" })))
 )
 
 /** A durable task, from its submission to its result. */

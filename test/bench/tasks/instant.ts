@@ -1,4 +1,4 @@
-import { Chunk, Effect, Layer, Option, Stream } from "effect"
+import { Chunk, Effect, Layer, Stream } from "effect"
 import type { Delta } from "../../../src/Domain/Call.js"
 import { type PlatformClient, Platforms } from "../../../src/Platforms.js"
 import { Settings } from "../../../src/Settings.js"
@@ -49,18 +49,12 @@ export const teamOver = (options: {
     check: Effect.succeed({ models: [], readings: [] })
   }
   return Team.layerWithPlatforms.pipe(
-    Layer.provideMerge(
-      Layer.succeed(Platforms, {
-        all: [client],
-        get: (id) => (id === client.id ? Option.some(client) : Option.none())
-      })
-    ),
+    Layer.provideMerge(Platforms.layerClients([client])),
     Layer.provideMerge(
       Settings.layer(
         Settings.make({
           database: options.database,
           port: options.port ?? 0,
-          platforms: [settings],
           tasks: { livePerClass: options.hangs ? 1 : 128 }
         })
       )
