@@ -36,7 +36,8 @@ import {
   type EndEvent,
   type EndedTask,
   type JobEndEvent,
-  makeConsequences
+  makeConsequences,
+  settledAtOnce
 } from "./TaskStore/Consequences.js"
 import { webhookOf } from "./TaskStore/Deliveries.js"
 import { makeWithInputs } from "./TaskStore/Inputs.js"
@@ -867,11 +868,14 @@ const make = Effect.gen(function* () {
     Effect.gen(function* () {
       const rows = yield* sql<EndedTask & { readonly waiting_why: string | null }>`
         SELECT id, tenant, job_id, awaited, children, waiting_why FROM tasks
-        WHERE state = 'waiting' AND wake_at <= ${now} AND deadline <= ${now} LIMIT ${batch}`
+        WHERE state = 'waiting' AND wake_at <= ${now} AND deadline <= ${now} LIMIT ${settledAtOnce}`
       const more = yield* sql<EndedTask & { readonly waiting_why: string | null }>`
         SELECT id, tenant, job_id, awaited, children, waiting_why FROM tasks
-        WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= ${now} LIMIT ${batch}`
+        WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= ${now} LIMIT ${settledAtOnce}`
+      const before = consequences.settled()
       for (const task of [...rows, ...more]) {
+        // Whatever waited for those before it has ended by now too: enough for one write.
+        if (consequences.settled() - before >= settledAtOnce) return true
         const error: TaskError = {
           type: "deadline",
           message:
@@ -886,7 +890,7 @@ const make = Effect.gen(function* () {
         // the end of one before it may have ended it too
         if (changedRows(changed) > 0) yield* ended(task, now, [], { type: "task.failed", error })
       }
-      return rows.length === batch || more.length === batch
+      return rows.length === settledAtOnce || more.length === settledAtOnce
     })
   ).pipe(Effect.repeat({ while: (more) => more }), Effect.asVoid)
 
