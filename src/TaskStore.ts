@@ -423,6 +423,17 @@ const make = Effect.gen(function* () {
     yield* consequences.ofTask(task, at, end)
   }
 
+  /** The same where the task's owner did not bring it about, and so does not say whether there are incomplete answers. */
+  function* endedByOthers(
+    task: EndedTask,
+    at: number,
+    attempts: ReadonlyArray<TaskEventBody>,
+    end: EndEvent
+  ): Steps<void> {
+    yield* outcomes.forgetPartials(task.id)
+    yield* ended(task, at, attempts, end)
+  }
+
   /** What belongs to the end of a job: part of the write that ends its last task. */
   const jobEnded = (id: JobId, tenant: TenantId, at: number, end: JobEndEvent): Effect.Effect<void, SqlError> =>
     events.appendJob(id, tenant, at, [end])
@@ -431,7 +442,7 @@ const make = Effect.gen(function* () {
     appendTask: events.appendOf,
     appendJob: events.appendJob,
     cutAttempts: (id, at) => cutAttempts(id, at, "ignored"),
-    ended,
+    ended: endedByOthers,
     jobEnded
   })
   const withInputs = makeWithInputs(sql, yield* Arrivals)
@@ -746,7 +757,7 @@ const make = Effect.gen(function* () {
         ([task]) =>
           Effect.gen(function* () {
             if (task === undefined) return
-            yield* ended(task, now, yield* cutAttempts(id, now, "ignored"), { type: "task.cancelled" })
+            yield* endedByOthers(task, now, yield* cutAttempts(id, now, "ignored"), { type: "task.cancelled" })
           })
       )
     )
@@ -833,7 +844,7 @@ const make = Effect.gen(function* () {
           WHERE id = ${task.id} AND state IN ('queued', 'running')`.raw
         // the end of one before it may have ended it too
         if (changedRows(changed) === 0) continue
-        if (poisoned) yield* ended(task, now, cut, { type: "task.failed", error })
+        if (poisoned) yield* endedByOthers(task, now, cut, { type: "task.failed", error })
         else yield* events.appendOf(task, now, cut)
       }
       return rows.length
@@ -888,7 +899,7 @@ const make = Effect.gen(function* () {
             updated_at = ${now}, finished_at = ${now}
           WHERE id = ${task.id} AND state IN ('queued', 'waiting')`.raw
         // the end of one before it may have ended it too
-        if (changedRows(changed) > 0) yield* ended(task, now, [], { type: "task.failed", error })
+        if (changedRows(changed) > 0) yield* endedByOthers(task, now, [], { type: "task.failed", error })
       }
       return rows.length === settledAtOnce || more.length === settledAtOnce
     })
