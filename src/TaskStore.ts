@@ -793,8 +793,8 @@ const make = Effect.gen(function* () {
         if (waits) yield* consequences.waitAgain([id], now, id)
         else {
           yield* sql`
-            UPDATE tasks SET state = 'queued', blocked_by = 0, error = NULL, attempts_spent = 0, owner_deaths = 0,
-              finished_at = NULL,
+            UPDATE tasks SET state = 'queued', error = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL,
+              blocked_by = 0,
               deadline = CASE WHEN deadline <= ${now} THEN ${now} + allowed_ms ELSE deadline END, updated_at = ${now}
             WHERE id = ${id}`
         }
