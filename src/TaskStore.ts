@@ -37,7 +37,8 @@ import {
   type EndEvent,
   type EndedTask,
   type JobEndEvent,
-  makeConsequences
+  makeConsequences,
+  settledAtOnce
 } from "./TaskStore/Consequences.js"
 import { webhookOf } from "./TaskStore/Deliveries.js"
 import { makeWithInputs } from "./TaskStore/Inputs.js"
@@ -428,6 +429,17 @@ const make = Effect.gen(function* () {
     yield* consequences.ofTask(task, at, end)
   }
 
+  /** The same where the task's owner did not bring it about, and so does not say whether there are incomplete answers. */
+  function* endedByOthers(
+    task: EndedTask,
+    at: number,
+    attempts: ReadonlyArray<TaskEventBody>,
+    end: EndEvent
+  ): Steps<void> {
+    yield* outcomes.forgetPartials(task.id)
+    yield* ended(task, at, attempts, end)
+  }
+
   /** What belongs to the end of a job: part of the write that ends its last task. */
   const jobEnded = (id: JobId, tenant: TenantId, at: number, end: JobEndEvent): Effect.Effect<void, SqlError> =>
     events.appendJob(id, tenant, at, [end])
@@ -436,7 +448,7 @@ const make = Effect.gen(function* () {
     appendTask: events.appendOf,
     appendJob: events.appendJob,
     cutAttempts: (id, at) => cutAttempts(id, at, "ignored"),
-    ended,
+    ended: endedByOthers,
     jobEnded
   })
   const withInputs = makeWithInputs(sql, yield* Arrivals)
@@ -745,7 +757,7 @@ const make = Effect.gen(function* () {
         ([task]) =>
           Effect.gen(function* () {
             if (task === undefined) return
-            yield* ended(task, now, yield* cutAttempts(id, now, "ignored"), { type: "task.cancelled" })
+            yield* endedByOthers(task, now, yield* cutAttempts(id, now, "ignored"), { type: "task.cancelled" })
           })
       )
     )
@@ -781,8 +793,8 @@ const make = Effect.gen(function* () {
         if (waits) yield* consequences.waitAgain([id], now, id)
         else {
           yield* sql`
-            UPDATE tasks SET state = 'queued', blocked_by = 0, error = NULL, attempts_spent = 0, owner_deaths = 0,
-              finished_at = NULL,
+            UPDATE tasks SET state = 'queued', error = NULL, attempts_spent = 0, owner_deaths = 0, finished_at = NULL,
+              blocked_by = 0,
               deadline = CASE WHEN deadline <= ${now} THEN ${now} + allowed_ms ELSE deadline END, updated_at = ${now}
             WHERE id = ${id}`
         }
@@ -832,7 +844,7 @@ const make = Effect.gen(function* () {
           WHERE id = ${task.id} AND state IN ('queued', 'running')`.raw
         // the end of one before it may have ended it too
         if (changedRows(changed) === 0) continue
-        if (poisoned) yield* ended(task, now, cut, { type: "task.failed", error })
+        if (poisoned) yield* endedByOthers(task, now, cut, { type: "task.failed", error })
         else yield* events.appendOf(task, now, cut)
       }
       return rows.length
@@ -867,11 +879,14 @@ const make = Effect.gen(function* () {
     Effect.gen(function* () {
       const rows = yield* sql<EndedTask & { readonly waiting_why: string | null }>`
         SELECT id, tenant, job_id, awaited, children, waiting_why FROM tasks
-        WHERE state = 'waiting' AND wake_at <= ${now} AND deadline <= ${now} LIMIT ${batch}`
+        WHERE state = 'waiting' AND wake_at <= ${now} AND deadline <= ${now} LIMIT ${settledAtOnce}`
       const more = yield* sql<EndedTask & { readonly waiting_why: string | null }>`
         SELECT id, tenant, job_id, awaited, children, waiting_why FROM tasks
-        WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= ${now} LIMIT ${batch}`
+        WHERE state = 'queued' AND claim_epoch IS NULL AND deadline <= ${now} LIMIT ${settledAtOnce}`
+      const before = consequences.settled()
       for (const task of [...rows, ...more]) {
+        // Whatever waited for those before it has ended by now too: enough for one write.
+        if (consequences.settled() - before >= settledAtOnce) return true
         const error: TaskError = {
           type: "deadline",
           message:
@@ -884,9 +899,9 @@ const make = Effect.gen(function* () {
             updated_at = ${now}, finished_at = ${now}
           WHERE id = ${task.id} AND state IN ('queued', 'waiting')`.raw
         // the end of one before it may have ended it too
-        if (changedRows(changed) > 0) yield* ended(task, now, [], { type: "task.failed", error })
+        if (changedRows(changed) > 0) yield* endedByOthers(task, now, [], { type: "task.failed", error })
       }
-      return rows.length === batch || more.length === batch
+      return rows.length === settledAtOnce || more.length === settledAtOnce
     })
   ).pipe(Effect.repeat({ while: (more) => more }), Effect.asVoid)
 

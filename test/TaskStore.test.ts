@@ -1,6 +1,7 @@
 import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Option, TestClock } from "effect"
+import { amountOf } from "../src/Budgets/Amount.js"
 import { type TaskClaim, TaskStore } from "../src/TaskStore.js"
 import { ask, codex, failureOf, qwen, storeLayer, tenant } from "./Coordinator/harness.js"
 import { describeOnEachDatabase } from "./support/databases.js"
@@ -164,6 +165,27 @@ describeOnEachDatabase("TaskStore", (database) => {
       yield* TestClock.adjust("7 seconds")
       assert.deepStrictEqual(yield* store.wakeDue, [id])
       assert.strictEqual((yield* store.get(tenant, claim.id)).waiting, undefined)
+    }).pipe(Effect.provide(onIt))
+  )
+
+  it.scoped("ends a task whose platform reports more tokens than there are", () =>
+    Effect.gen(function* () {
+      const store = yield* TaskStore
+      const { id } = yield* store.classOf([codex], "MEDIUM")
+      yield* store.insert(taskOf(1, id))
+      const [claim = assert.fail()] = yield* store.claim(id, 1)
+      yield* store.attemptStarted(claim, started)
+      const tokens = Number.MAX_SAFE_INTEGER
+      const correction = {
+        day: "1970-01-01",
+        tenant,
+        platform: codex,
+        parents: [],
+        amount: amountOf((tokens * 10) / 1e6, tokens)
+      }
+      const end = success._tag === "Succeeded" ? success : assert.fail()
+      yield* store.finish(claim, { ...end, attempt: Option.some({ ...answered, correction }) })
+      assert.deepInclude(yield* store.get(tenant, idOf(1)), { state: "succeeded" })
     }).pipe(Effect.provide(onIt))
   )
 

@@ -22,8 +22,11 @@ export const usdOf = (nanoUsd: number): number => nanoUsd / nanoPerUsd
 /** A limit in USD, in whole billionths of a dollar. Nobody spends more than can be counted so, some 9 million USD. */
 export const limitOf = (usd: number): number => Math.min(Number.MAX_SAFE_INTEGER, Math.floor(usd * nanoPerUsd + noise))
 
-/** A cost in USD, rounded up to a whole billionth of a dollar: the books never show less than was spent. */
-export const nanoUsdOf = (usd: number): number => Math.ceil(usd * nanoPerUsd - noise)
+/**
+ * A cost in USD, rounded up to a whole billionth of a dollar: the books never show less than was spent, but for what no
+ * call costs: a platform may report any number of tokens.
+ */
+export const nanoUsdOf = (usd: number): number => Math.min(Number.MAX_SAFE_INTEGER, Math.ceil(usd * nanoPerUsd - noise))
 
 /** An amount (below 0: given back) and everybody whose books it is added to. */
 export interface Booking {

@@ -16,6 +16,8 @@ const isOwnName = (host: string): boolean => host === "localhost" || host.endsWi
  */
 export const urlProblem = (text: string, allowPrivate: boolean): string | undefined => {
   if (text.length > maxLength) return `it is longer than ${maxLength} characters`
+  // To be parsed these are left out or percent-encoded, but the text itself is stored, and PostgreSQL stores no NUL.
+  if (/\p{Cc}/u.test(text)) return "it holds a control character: percent-encode it"
   if (!URL.canParse(text)) return "it is not a URL"
   const url = new URL(text)
   if (url.protocol !== "https:" && url.protocol !== "http:") return "it must begin with https://"

@@ -22,7 +22,7 @@ import { makeNotices } from "./Notices.js"
 /** Rows changed by one write of the store's own accord, so that it never holds others up for long. */
 export const batch = 200
 /** Of these, tasks that are ended or released in one write: each takes several statements, and nobody else has a turn. */
-const settledAtOnce = 50
+export const settledAtOnce = 50
 /** A job tells of its progress this often at most. */
 const maxProgressEvents = 100
 
@@ -79,6 +79,8 @@ export interface Consequences {
   readonly close: (job: JobId) => Effect.Effect<void, SqlError>
   /** One batch of what is to be settled. */
   readonly settle: (at: number) => Effect.Effect<void, SqlError>
+  /** Tasks settled so far, for a write that ends many: each of them may have a batch of its own. */
+  readonly settled: () => number
   /**
    * Puts tasks back to where they wait, with what they wait for counted anew and a fresh attempt budget. What was cancelled
    * on account of `retried` is about to be put back as well, so nobody is told that it did not succeed.
@@ -136,6 +138,7 @@ export const makeConsequences = (
     const mayGiveTurns = new Set<JobId>()
     /** True while a batch is being settled: the ends it brings about are settled by its own rounds. */
     let isSettling = false
+    let settled = 0
 
     /** Why a task waits that so many others keep, in SQL. */
     const whyBlockedBy = (count: Fragment) =>
@@ -318,6 +321,7 @@ export const makeConsequences = (
               left -= yield* putBackMore(row.seq, row.id, at, left)
           }
         }
+        settled += settledAtOnce - left
         // Whom the end of a task has released may have its turn before those after it.
         yield* giveTurns(at)
         if (left <= 0) yield* writer.afterCommit(sweepSoon)
@@ -571,6 +575,7 @@ export const makeConsequences = (
         }),
       close,
       settle,
+      settled: () => settled,
       waitAgain,
       reopened,
       sweep,

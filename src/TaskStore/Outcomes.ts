@@ -194,9 +194,11 @@ export const makeOutcomes = (
         ([row]) => Option.map(Option.fromNullable(row), ({ task_id, ...rest }) => ({ taskId: task_id, ...rest }))
       ),
 
-    /** Forgets the incomplete answers of a task that has ended, and of the tasks made for it. */
+    /** Forgets the incomplete answers of a task that has ended, and of those made for it; of one made for another they stay. */
     forgetPartials: (id: TaskId): Effect.Effect<void, SqlError> =>
       Effect.asVoid(sql`
-        DELETE FROM partials WHERE task_id = ${id} OR task_id IN (SELECT id FROM tasks WHERE parent_id = ${id})`)
+        DELETE FROM partials WHERE task_id IN (
+          SELECT id FROM tasks WHERE id = ${id} AND parent_id IS NULL
+          UNION ALL SELECT id FROM tasks WHERE parent_id = ${id})`)
   }
 }

@@ -142,6 +142,8 @@ describe("a callback's URL", () => {
       ["https://[::1/", "not a URL"],
       ["https://999.1.1.1/", "not a URL"],
       ["example.com", "not a URL"],
+      ["https://example.com/\u0000", "control character"],
+      ["https://example.com/a\nb", "control character"],
       [`https://example.com/${"x".repeat(2050)}`, "longer"]
     ] as const) {
       assert.include(urlProblem(url, false) ?? "", problem, url)

@@ -70,6 +70,34 @@ describeOnEachDatabase("what is made for a task", (database) => {
     }).pipe(Effect.provide(onIt))
   )
 
+  it.scoped(
+    "keeps no incomplete answer of a task that was cancelled or whose deadline passed, but for its parent",
+    () =>
+      Effect.gen(function* () {
+        const store = yield* TaskStore
+        const { id: classId } = yield* store.classOf([codex], "MEDIUM")
+        const left = (n: number) => Effect.map(store.bestPartial([idOf(n)]), Option.isSome)
+        for (const n of [1, 2, 3]) yield* store.insert(taskOf(n, classId, { deadline: 10_000 * n }))
+        const claims = yield* store.claim(classId, 5)
+        for (const claim of claims) yield* attempt(store, claim, 1, "Once")
+        const [cancelled = assert.fail(), late = assert.fail(), parent = assert.fail()] = claims
+        yield* store.cancel(tenant, cancelled.id)
+        yield* store.park(late, late.deadline, "busy")
+        yield* store.branch(parent, branchOf(parent, classId, { "class-1": 4 }))
+        const [child = assert.fail()] = yield* store.claim(classId, 5)
+        yield* attempt(store, child, 1, "Once upon")
+        yield* store.cancel(tenant, child.id)
+        yield* TestClock.adjust(20_000)
+        yield* store.expire
+        assert.deepStrictEqual(yield* Effect.forEach([1, 2, 3, 4], left), [false, false, true, true])
+        const [again = assert.fail("it was not released")] = yield* store.claim(classId, 5)
+        yield* store.park(again, again.deadline, "busy")
+        yield* TestClock.adjust(10_000)
+        yield* store.expire
+        assert.deepStrictEqual(yield* Effect.forEach([3, 4], left), [false, false])
+      }).pipe(Effect.provide(onIt))
+  )
+
   it.scoped("lets it wait until all of it has ended, however", () =>
     Effect.gen(function* () {
       const store = yield* TaskStore
