@@ -16,12 +16,14 @@ import { budgets } from "./Sql/0008_budgets.js"
 import { retention } from "./Sql/0009_retention.js"
 import { deliveries } from "./Sql/0010_deliveries.js"
 import { sessionEvents } from "./Sql/0011_session_events.js"
+import { writeChecks } from "./Sql/0012_write_checks.js"
 import { takeLease } from "./Sql/Lease.js"
 import { DatabaseUnavailable, explain, locate, Ownership, own, rootOf } from "./Sql/Ownership.js"
 import { makeSqlite } from "./Sql/Sqlite.js"
 import { SqlWriter } from "./Sql/Writer.js"
 
 export { DatabaseUnavailable, Ownership } from "./Sql/Ownership.js"
+export { SqlWriter } from "./Sql/Writer.js"
 
 const migrations = {
   "0001_tasks": tasks,
@@ -34,7 +36,8 @@ const migrations = {
   "0008_budgets": budgets,
   "0009_retention": retention,
   "0010_deliveries": deliveries,
-  "0011_session_events": sessionEvents
+  "0011_session_events": sessionEvents,
+  "0012_write_checks": writeChecks
 }
 const newest = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
 const migrationsTable = "dream_team_migrations"
