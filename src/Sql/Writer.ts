@@ -16,6 +16,7 @@ import {
 } from "effect"
 import type { YieldWrap } from "effect/Utils"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
+import { supervised } from "../Telemetry/supervised.js"
 import { isTraced } from "../Telemetry/traced.js"
 import { inTurn } from "./inTurn.js"
 import { codeOf, DatabaseUnavailable, type Fate, Ownership, rootOf } from "./Ownership.js"
@@ -267,19 +268,21 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
         return () => own
       })
 
-    yield* refusals.begun.pipe(
-      // Two commits, so that its room is none that it has left behind itself.
-      Effect.zipRight(
-        write(sql`
-          INSERT INTO write_checks (one, filler) VALUES (1, ${filler})
-          ON CONFLICT (one) DO UPDATE SET filler = excluded.filler`)
-      ),
-      Effect.zipRight(write(sql`DELETE FROM write_checks`)),
-      Effect.ignore,
-      Effect.zipRight(Effect.sleep(checkedEvery)),
-      Effect.forever,
-      Effect.interruptible,
-      Effect.forkScoped
+    yield* supervised(
+      "Whether the task database takes writes again could not be tried",
+      refusals.begun.pipe(
+        // Two commits, so that its room is none that it has left behind itself.
+        Effect.zipRight(
+          write(sql`
+            INSERT INTO write_checks (one, filler) VALUES (1, ${filler})
+            ON CONFLICT (one) DO UPDATE SET filler = excluded.filler`)
+        ),
+        Effect.zipRight(write(sql`DELETE FROM write_checks`)),
+        Effect.ignore,
+        Effect.zipRight(Effect.sleep(checkedEvery)),
+        Effect.forever,
+        Effect.interruptible
+      )
     )
 
     return {
