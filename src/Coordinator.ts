@@ -1,3 +1,4 @@
+import type { SqlError } from "@effect/sql/SqlError"
 import { Context, Effect, Layer, Option, Stream } from "effect"
 import { Budgets } from "./Budgets.js"
 import { makeAlternatives } from "./Coordinator/Alternatives.js"
@@ -88,12 +89,12 @@ export class Coordinator extends Context.Tag("dream-team/Coordinator")<
       tenant: TenantId,
       id: TaskId
     ) => Effect.Effect<ReadonlyArray<Attempt>, NotFound | ServiceUnavailable>
-    /** Stored events after `after`, then live ones; ends with the task. */
+    /** Stored events after `after`, then live ones; ends with the task. Refuses an `after` that no event ever had. */
     readonly events: (
       tenant: TenantId,
       id: TaskId,
       after: Option.Option<number>
-    ) => Effect.Effect<Stream.Stream<TaskEvent, ServiceUnavailable>, NotFound | ServiceUnavailable>
+    ) => Effect.Effect<Stream.Stream<TaskEvent, ServiceUnavailable>, InvalidRequest | NotFound | ServiceUnavailable>
     readonly jobs: Jobs
     /** Looks again, now, at the tasks that wait for a platform: its limits were changed, say. */
     readonly wake: (platform: PlatformId) => Effect.Effect<void, ServiceUnavailable>
@@ -263,15 +264,14 @@ const make = Effect.gen(function* () {
     after: Option.Option<number>
   ) {
     yield* store.check(tenant, id)
-    return events
-      .stream(
-        id,
-        Option.getOrElse(after, () => 0)
+    const unread = (error: SqlError) =>
+      Effect.zipRight(
+        Effect.logError("The events of a task could not be read", error),
+        new ServiceUnavailable({ message: "The task database does not answer" })
       )
-      .pipe(
-        Stream.tapError((error) => Effect.logError("The events of a task could not be read", error)),
-        Stream.mapError(() => new ServiceUnavailable({ message: "The task database does not answer" }))
-      )
+    const from = Option.getOrElse(after, () => 0)
+    const stream = yield* Effect.catchTag(events.stream(id, from), "SqlError", unread)
+    return Stream.catchAll(stream, unread)
   })
 
   return Coordinator.of({

@@ -14,6 +14,7 @@ import {
   type Scope,
   Stream
 } from "effect"
+import { InvalidRequest } from "./Domain/ApiError.js"
 import {
   JobEventBody,
   KeyEventBody,
@@ -160,15 +161,24 @@ export class Events extends Context.Tag("dream-team/Events")<
     readonly onStored: (
       step: (stored: StoredEvents) => Effect.Effect<void, SqlError>
     ) => Effect.Effect<void, never, Scope.Scope>
-    /** A task's events after `after`, then those to come; ends once the task has ended and all was read. */
-    readonly stream: (taskId: TaskId, after: number) => Stream.Stream<TaskEvent, SqlError>
+    /**
+     * A task's events after `after`, then those to come; ends once the task has ended and all was read. Refuses an `after`
+     * that no event of this database ever had, whether it is kept or not.
+     */
+    readonly stream: (
+      taskId: TaskId,
+      after: number
+    ) => Effect.Effect<Stream.Stream<TaskEvent, SqlError>, InvalidRequest | SqlError>
     /** The id of the newest event stored; 0 where there is none. */
     readonly newest: Effect.Effect<number, SqlError>
     /**
      * The events a filter asks for after the event `after` (0: from the oldest kept), and those to come, in the order of
-     * their ids. Ends with its scope only.
+     * their ids. Ends with its scope only. Refuses an `after` that no event of this database ever had, as `stream` does.
      */
-    readonly follow: (filter: EventFilter, after: number) => Stream.Stream<ServiceEvent, SqlError>
+    readonly follow: (
+      filter: EventFilter,
+      after: number
+    ) => Effect.Effect<Stream.Stream<ServiceEvent, SqlError>, InvalidRequest | SqlError>
   }
 >() {
   static readonly layer: Layer.Layer<Events, never, SqlClient.SqlClient | SqlWriter> = Layer.scoped(
@@ -229,7 +239,7 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
         return { events, last, full, ended: over && !full }
       })
 
-    const stream = (taskId: TaskId, after: number): Stream.Stream<TaskEvent, SqlError> =>
+    const streamOf = (taskId: TaskId, after: number): Stream.Stream<TaskEvent, SqlError> =>
       Stream.unwrapScoped(
         Effect.map(watch(taskId), (signals) =>
           Stream.paginateChunkEffect({ after, wait: false }, (from) =>
@@ -251,6 +261,32 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
       sql<{ readonly id: number | null }>`SELECT MAX(id) AS id FROM events`,
       ([row]) => row?.id ?? 0
     )
+
+    /** The greatest id that an event has had, also of those no longer kept; 0 where there was none. */
+    const greatest = Effect.map(
+      sql.onDialectOrElse({
+        pg: () => sql<{ readonly id: number | null }>`
+          SELECT last_value AS id FROM pg_sequences
+          WHERE format('%I.%I', schemaname, sequencename) = pg_get_serial_sequence('events', 'id')`,
+        orElse: () => sql<{ readonly id: number | null }>`SELECT seq AS id FROM sqlite_sequence WHERE name = 'events'`
+      }),
+      ([row]) => row?.id ?? 0
+    )
+
+    /** An id from elsewhere would be waited for in silence until the ids here have grown beyond it. */
+    const known = (after: number): Effect.Effect<void, InvalidRequest | SqlError> =>
+      after === 0
+        ? Effect.void
+        : Effect.flatMap(greatest, (id) => {
+            if (after <= id) return Effect.void
+            const newest = id === 0 ? "it has had none" : `the newest is ${id}`
+            return new InvalidRequest({
+              message:
+                `This database has no event ${after} to go on after: ${newest}. The id is of another database, or of ` +
+                "this one before it was restored. Begin with after=0 (the oldest kept), or without an id",
+              problems: [{ field: "after", problem: `there is no event ${after}: ${newest}` }]
+            })
+          })
 
     // What has followers is read once for all of them.
     let tail = Tail.make(0)
@@ -375,7 +411,7 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
         }
       })
 
-    const follow = (filter: EventFilter, after: number): Stream.Stream<ServiceEvent, SqlError> =>
+    const followed = (filter: EventFilter, after: number): Stream.Stream<ServiceEvent, SqlError> =>
       Stream.unwrapScoped(
         Effect.map(startFollowing(filter, after), (follower) => Stream.repeatEffectChunk(next(follower)))
       )
@@ -437,9 +473,9 @@ const make: Effect.Effect<Events["Type"], never, SqlClient.SqlClient | SqlWriter
           Effect.sync(() => steps.add(step)),
           () => Effect.sync(() => steps.delete(step))
         ).pipe(Effect.asVoid),
-      stream,
+      stream: (taskId, after) => Effect.map(known(after), () => streamOf(taskId, after)),
       newest,
-      follow
+      follow: (filter, after) => Effect.map(known(after), () => followed(filter, after))
     }
   }
 )

@@ -36,6 +36,7 @@ import type { PlatformDetector } from "./PlatformDetector.js"
 import * as ResourcesHttp from "./ResourceManager/Http.js"
 import type { ResourceManager } from "./ResourceManager.js"
 import { Settings } from "./Settings.js"
+import type { SqlWriter } from "./Sql.js"
 import { isTraced } from "./Telemetry/traced.js"
 
 /** Without API keys anybody who reaches the address could use the team, so no address but loopback is opened. */
@@ -65,6 +66,7 @@ export type Concerns =
   | Gateway
   | PlatformDetector
   | ResourceManager
+  | SqlWriter
 
 /** What the groups of endpoints are made of. */
 type Parts = Concerns | RequestLimits | Shutdown

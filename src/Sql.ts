@@ -16,12 +16,15 @@ import { budgets } from "./Sql/0008_budgets.js"
 import { retention } from "./Sql/0009_retention.js"
 import { deliveries } from "./Sql/0010_deliveries.js"
 import { sessionEvents } from "./Sql/0011_session_events.js"
+import { writeChecks } from "./Sql/0012_write_checks.js"
+import { migrationsTable, refuseForeignFile, refuseForeignTables } from "./Sql/Foreign.js"
 import { takeLease } from "./Sql/Lease.js"
 import { DatabaseUnavailable, explain, locate, Ownership, own, rootOf } from "./Sql/Ownership.js"
 import { makeSqlite } from "./Sql/Sqlite.js"
 import { SqlWriter } from "./Sql/Writer.js"
 
 export { DatabaseUnavailable, Ownership } from "./Sql/Ownership.js"
+export { SqlWriter } from "./Sql/Writer.js"
 
 const migrations = {
   "0001_tasks": tasks,
@@ -34,10 +37,10 @@ const migrations = {
   "0008_budgets": budgets,
   "0009_retention": retention,
   "0010_deliveries": deliveries,
-  "0011_session_events": sessionEvents
+  "0011_session_events": sessionEvents,
+  "0012_write_checks": writeChecks
 }
 const newest = Math.max(...Object.keys(migrations).map((name) => Number.parseInt(name, 10)))
-const migrationsTable = "dream_team_migrations"
 
 const migrate = (
   database: string,
@@ -82,7 +85,10 @@ const open = (filename: string) =>
 
 const openFile = (path: string) =>
   Effect.gen(function* () {
-    const file = yield* locate(path)
+    const { file, made } = yield* locate(path)
+    // Whoever has mistyped a path would wonder where everything is.
+    if (made !== undefined) yield* Effect.logInfo(`Created ${made}`)
+    yield* refuseForeignFile(file)
     yield* own(file)
     return yield* open(file)
   })
@@ -94,6 +100,7 @@ const openPostgres = (url: Redacted.Redacted<string>) =>
     const { connect, explainPostgres } = yield* Effect.promise(() => import("./Sql/Postgres.js"))
     return yield* Effect.gen(function* () {
       const client = yield* connect(url)
+      yield* refuseForeignTables(client, database)
       const ownership = yield* takeLease(client, database)
       yield* client
         .withTransaction(
@@ -128,7 +135,7 @@ type Database = SqlClient.SqlClient | SqlWriter | Ownership
  * has ended or has not renewed its lease for 10 s.
  */
 export const Sql = {
-  /** That of the settings. Fails where it is damaged, cannot be written or reached, or is a file of another process. */
+  /** That of the settings. Fails where it is damaged, cannot be written or reached, or belongs to another process or program. */
   layer: Layer.provideMerge(
     SqlWriter.layer,
     Layer.scopedContext(Effect.flatMap(Settings, ({ database }) => openSetting(database)))

@@ -39,6 +39,7 @@ export type Team =
   | ResourceManager
   | Retention
   | SqlClient
+  | SqlWriter
   | TaskStore
   | TaskValidator
 
@@ -59,7 +60,7 @@ const settingsOfPlatforms = Layer.effect(
 
 // One below the other, because the end runs upwards: the Coordinator stops first, the database closes last.
 const core: Layer.Layer<
-  Exclude<Team, CCRWatcher> | SqlWriter,
+  Exclude<Team, CCRWatcher>,
   DatabaseUnavailable | ServiceUnavailable,
   Platforms | Settings | WebhookSender
 > = WakeOnChange.layer.pipe(

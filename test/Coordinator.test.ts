@@ -79,7 +79,7 @@ describe("Coordinator", () => {
         [other, task.id],
         [tenant, missing]
       ] as const) {
-        const lookups = [
+        const lookups: ReadonlyArray<Effect.Effect<void, { readonly _tag: string }>> = [
           Effect.asVoid(coordinator.get(who, id)),
           Effect.asVoid(coordinator.cancel(who, id)),
           Effect.asVoid(coordinator.retry(who, id)),
@@ -90,6 +90,16 @@ describe("Coordinator", () => {
       }
       assert.deepStrictEqual((yield* coordinator.list(other, {})).tasks, [])
       assert.strictEqual((yield* coordinator.get(tenant, task.id)).state, "queued")
+    })
+  )
+
+  it.scoped("refuses to go on after an event that is of another database", () =>
+    Effect.gen(function* () {
+      const { coordinator } = yield* fresh()
+      const task = yield* submitted(coordinator, ask("followed"))
+      const ahead = yield* Effect.exit(coordinator.events(tenant, task.id, Option.some(1_000)))
+      assert.strictEqual(failureOf(ahead)?._tag, "InvalidRequest")
+      assert.isTrue(Exit.isSuccess(yield* Effect.exit(coordinator.events(tenant, task.id, Option.some(1)))))
     })
   )
 

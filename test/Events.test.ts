@@ -34,7 +34,7 @@ describeOnEachDatabase("Events", (database) => {
     Effect.gen(function* () {
       const { cancel, claim, events, store } = yield* oneTask
       const seen: Array<TaskEvent> = []
-      const slow = yield* events.stream(id, 0).pipe(
+      const slow = yield* Stream.unwrap(events.stream(id, 0)).pipe(
         Stream.runForEach((event) =>
           Effect.zipRight(
             Effect.sync(() => seen.push(event)),
@@ -67,8 +67,10 @@ describeOnEachDatabase("Events", (database) => {
   it.scoped("serves many readers of one task, and those that leave disturb nobody", () =>
     Effect.gen(function* () {
       const { cancel, events } = yield* oneTask
-      const leaving = yield* Effect.fork(Stream.runDrain(events.stream(id, 0)))
-      const readers = yield* Effect.forEach(upTo(5), () => Effect.fork(Stream.runCollect(events.stream(id, 0))))
+      const leaving = yield* Effect.fork(Stream.runDrain(Stream.unwrap(events.stream(id, 0))))
+      const readers = yield* Effect.forEach(upTo(5), () =>
+        Effect.fork(Stream.runCollect(Stream.unwrap(events.stream(id, 0))))
+      )
       yield* settle
       yield* Fiber.interrupt(leaving)
       yield* cancel
@@ -82,7 +84,7 @@ describeOnEachDatabase("Events", (database) => {
       yield* Effect.repeatN(Effect.zipRight(cancel, retry), 99)
       yield* cancel
       for (const after of [0, 1, 100, 201, 202]) {
-        const rest = yield* Stream.runCollect(events.stream(id, after))
+        const rest = yield* Stream.runCollect(Stream.unwrap(events.stream(id, after)))
         assert.deepStrictEqual(ids(rest), upTo(202).slice(after))
       }
     }).pipe(Effect.provide(onIt))

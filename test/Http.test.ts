@@ -1,7 +1,9 @@
+import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Scope, Tracer } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Scope, Tracer } from "effect"
 import { ServiceUnavailable } from "../src/Domain/ApiError.js"
 import { CannotListen, Http, UnprotectedAddress } from "../src/Http.js"
+import { SqlWriter } from "../src/Sql.js"
 import { concerns, idOf, keys, makeCoordinator } from "./Http/scripted.js"
 import { ask, converse, dial, eventually, patch, post, raw, rawBody, start } from "./Http/server.js"
 
@@ -732,6 +734,23 @@ describe("health", () => {
       assert.strictEqual(type, "not-ready")
       assert.deepInclude(Object(details.checks), { name: "database", ok: false, message: "The database is locked" })
       assert.strictEqual((yield* ask(`${url}/health/live`)).status, 200)
+    })
+  )
+
+  it.scopedLive("is not ready while the database refuses writes, and is again by itself", () =>
+    Effect.gen(function* () {
+      const { service } = yield* makeCoordinator
+      const context = yield* Layer.build(Http.layer.pipe(Layer.provideMerge(concerns(service))))
+      const { url } = Context.get(context, Http)
+      const sql = Context.get(context, SqlClient)
+      const { write } = Context.get(context, SqlWriter)
+      yield* sql`PRAGMA max_page_count = 1`
+      yield* Effect.exit(write(sql`CREATE TABLE more AS SELECT ${"s".repeat(100_000)} AS text`))
+      const ready = yield* ask(`${url}/health/ready`)
+      assert.strictEqual(ready.status, 503)
+      assert.include(errorOf(ready.body).message, "database (The disk of the task database is full")
+      yield* sql`PRAGMA max_page_count = 1073741823`
+      yield* eventually(ask(`${url}/health/ready`), ({ status }) => status === 200)
     })
   )
 })

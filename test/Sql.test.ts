@@ -1,11 +1,12 @@
 import { spawn } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { pathToFileURL } from "node:url"
 import { SqlClient } from "@effect/sql/SqlClient"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import Sqlite from "better-sqlite3"
+import { Effect, Layer, Logger } from "effect"
 import { Settings } from "../src/Settings.js"
 import { DatabaseUnavailable, Sql } from "../src/Sql.js"
 import { settings } from "./Coordinator/harness.js"
@@ -109,6 +110,82 @@ describe("Sql", () => {
       const bytes = readFileSync(damaged)
       writeFileSync(damaged, Buffer.concat([bytes.subarray(0, 100), Buffer.alloc(bytes.length - 100, 0x5a)]))
       assert.include(yield* refused(damaged), "damaged")
+    })
+  )
+
+  for (const mode of ["delete", "wal"]) {
+    it.scoped(`refuses a file of another program, in the journal mode ${mode}, and leaves it as it is`, () =>
+      Effect.gen(function* () {
+        const path = yield* folder
+        const file = join(path, "theirs.db")
+        const theirs = new Sqlite(file)
+        theirs.pragma(`journal_mode = ${mode}`)
+        theirs.exec("CREATE TABLE tasks (a); CREATE VIEW recent AS SELECT a FROM tasks; INSERT INTO tasks VALUES (1)")
+        const look = () => ({ bytes: readFileSync(file), files: readdirSync(path) })
+        for (const isClosed of [false, true]) {
+          if (isClosed) theirs.close()
+          const before = look()
+          assert.match(yield* refused(file), /another program \(recent, tasks\).*DREAM_TEAM_DATABASE/)
+          assert.deepStrictEqual(look(), before)
+        }
+      })
+    )
+  }
+
+  it.scoped("refuses a file of another program that a former version has put its table into", () =>
+    Effect.gen(function* () {
+      const file = join(yield* folder, "theirs.db")
+      const theirs = new Sqlite(file)
+      theirs.exec("CREATE TABLE tasks (a); CREATE TABLE dream_team_migrations (migration_id INTEGER PRIMARY KEY)")
+      theirs.close()
+      assert.include(yield* refused(file), "another program (tasks)")
+    })
+  )
+
+  it.scoped("takes an empty file, and one of its own that was not closed", () =>
+    Effect.gen(function* () {
+      const path = yield* folder
+      const empty = join(path, "empty.db")
+      writeFileSync(empty, "")
+      yield* using(empty, () => Effect.void)
+      const without = join(path, "without.db")
+      const begun = new Sqlite(without)
+      begun.pragma("user_version = 3")
+      begun.exec(
+        "CREATE TABLE dream_team_migrations (migration_id INTEGER PRIMARY KEY NOT NULL, created_at datetime NOT NULL DEFAULT current_timestamp, name VARCHAR(255) NOT NULL)"
+      )
+      begun.close()
+      yield* using(without, () => Effect.void)
+      const killed = join(path, "killed.db")
+      yield* using(killed, (sql) =>
+        Effect.gen(function* () {
+          yield* sql`INSERT INTO epochs (started_at) VALUES (1)`
+          for (const end of ["", "-wal"]) writeFileSync(join(path, `copy.db${end}`), readFileSync(`${killed}${end}`))
+        })
+      )
+      assert.lengthOf(yield* using(join(path, "copy.db"), (sql) => sql`SELECT epoch FROM epochs`), 1)
+    })
+  )
+
+  it.scoped("tells the log of the folder and of the file that it makes, once", () =>
+    Effect.gen(function* () {
+      const path = yield* folder
+      const told: Array<string> = []
+      const logger = Logger.replace(
+        Logger.defaultLogger,
+        Logger.make(({ message }) => told.push(String(message)))
+      )
+      const inFolder = join(path, "mistyped", "deep", "tasks.db")
+      const alone = join(path, "tasks.db")
+      for (const file of [inFolder, inFolder, alone])
+        yield* Effect.provide(
+          using(file, () => Effect.void),
+          logger
+        )
+      assert.lengthOf(told, 2)
+      assert.include(told[0], `Created the folder ${join(path, "mistyped")} `)
+      assert.include(told[0], inFolder)
+      assert.include(told[1], `Created the database ${alone}`)
     })
   )
 

@@ -75,7 +75,7 @@ const webhookOf = (n: number) => Effect.map(shown(n), ({ webhook }) => webhook)
 const reaches = (n: number, state: "delivered" | "failed") =>
   eventually(webhookOf(n), (webhook) => webhook?.state === state)
 const eventsOf = (n: number) =>
-  Effect.flatMap(Events, (events) => Stream.runCollect(events.stream(idOf(n), 0))).pipe(
+  Effect.flatMap(Events, (events) => Stream.runCollect(Stream.unwrap(events.stream(idOf(n), 0)))).pipe(
     Effect.map((all): ReadonlyArray<TaskEvent> => Chunk.toReadonlyArray(all))
   )
 const webhookId = (request: WebhookRequest | undefined) => request?.headers["webhook-id"]

@@ -82,7 +82,7 @@ export class InternalError extends Schema.TaggedError<InternalError>()("Internal
 
 /**
  * The service cannot take it now: shutting down, its storage does not answer, or no platform can start the task before
- * its deadline. Nothing was accepted.
+ * its deadline. Nothing was changed, but where `message` says that nobody can know.
  */
 export class ServiceUnavailable extends Schema.TaggedError<ServiceUnavailable>()("ServiceUnavailable", {
   message: Schema.String,
@@ -288,7 +288,11 @@ export const ErrorBody = {
       })
     }
   ).annotations(
-    described("ServiceUnavailable", 503, "The service cannot take it now. Nothing was accepted; ask again later.")
+    described(
+      "ServiceUnavailable",
+      503,
+      "The service cannot do it now. Nothing was changed, but where it says that nobody can know; ask again later."
+    )
   ),
 
   NotReady: Schema.transform(envelope("not-ready", Schema.Struct({ checks: Schema.Array(ReadinessCheck) })), NotReady, {

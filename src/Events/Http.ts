@@ -24,7 +24,9 @@ export const endpoints = Endpoints.of(
           const resumed = headers["last-event-id"] ?? after
           // Known before the answer begins: what the client does once it has it is new to the client.
           const from = resumed ?? (yield* Effect.catchAll(events.newest, unavailable))
-          const followed = events.follow({ ...filter, tenant, types: type?.split(",") }, from)
+          const followed = yield* events
+            .follow({ ...filter, tenant, types: type?.split(",") }, from)
+            .pipe(Effect.catchTag("SqlError", unavailable))
           return yield* eventStream(Stream.catchAll(followed, unavailable), from)
         })
     }

@@ -1,8 +1,9 @@
-import { Duration, Effect } from "effect"
+import { Duration, Effect, Option } from "effect"
 import { Coordinator } from "../Coordinator.js"
 import { localTenant } from "../Domain/Access.js"
 import { NotReady, type ReadinessCheck } from "../Domain/ApiError.js"
 import { PlatformDetector } from "../PlatformDetector.js"
+import { SqlWriter } from "../Sql/Writer.js"
 import * as Endpoints from "./Endpoints.js"
 import { HealthGroup } from "./HealthApi.js"
 import { Shutdown } from "./Shutdown.js"
@@ -16,13 +17,20 @@ export const endpoints = Endpoints.of(
     const coordinator = yield* Coordinator
     const detector = yield* PlatformDetector
     const shutdown = yield* Shutdown
+    const { refusal } = yield* SqlWriter
 
     const running: Effect.Effect<ReadinessCheck> = Effect.sync(() =>
       shutdown.hasBegun() ? { name: "running", ok: false, message: "shutting down" } : { name: "running", ok: true }
     )
 
     const database: Effect.Effect<ReadinessCheck> = coordinator.list(localTenant, { limit: 1 }).pipe(
-      Effect.as({ name: "database", ok: true }),
+      Effect.zipRight(refusal),
+      Effect.map(
+        Option.match({
+          onNone: (): ReadinessCheck => ({ name: "database", ok: true }),
+          onSome: ({ message }): ReadinessCheck => ({ name: "database", ok: false, message })
+        })
+      ),
       Effect.timeoutTo({
         duration: databaseTimeout,
         onSuccess: (check): ReadinessCheck => check,

@@ -32,7 +32,7 @@ const ready = HttpApiEndpoint.get("ready", "/health/ready")
     OpenApi.annotations({
       summary: "Should it get traffic?",
       description:
-        "503 while it shuts down or its database does not answer. The state of the platforms is shown, but tasks wait for them."
+        "503 while it shuts down, or its database does not answer or refuses writes. The state of the platforms is shown, but tasks wait for them."
     })
   )
 

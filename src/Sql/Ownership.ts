@@ -73,22 +73,33 @@ export const explain = (file: string, cause: unknown): DatabaseUnavailable => {
   )
 }
 
-/** The one name of a database file, whatever links or relative paths lead to it. Its folder is made where missing. */
-export const locate = (file: string): Effect.Effect<string, DatabaseUnavailable> =>
+/** Where a database file is. */
+export interface Located {
+  /** The one name of the file, whatever links or relative paths lead to it. */
+  readonly file: string
+  /** What was made so that it is there, for the log; absent where it was there. */
+  readonly made?: string
+}
+
+/** Finds a database file. It and its folder are made where missing. */
+export const locate = (path: string): Effect.Effect<Located, DatabaseUnavailable> =>
   Effect.try({
     try: () => {
-      const absolute = resolve(file)
-      mkdirSync(dirname(absolute), { recursive: true })
-      const real = existsSync(absolute)
-        ? realpathSync(absolute)
-        : join(realpathSync(dirname(absolute)), basename(absolute))
+      const absolute = resolve(path)
+      const folder = mkdirSync(dirname(absolute), { recursive: true })
+      const isThere = existsSync(absolute)
+      const file = isThere ? realpathSync(absolute) : join(realpathSync(dirname(absolute)), basename(absolute))
       // SQLite keeps files of its own beside it, and tells of a folder that takes none only that it cannot open the file.
-      accessSync(dirname(real), constants.W_OK)
+      accessSync(dirname(file), constants.W_OK)
       // It holds what people ask: for its owner alone, unless they made it otherwise. SQLite's own files follow it.
-      closeSync(openSync(real, "a", 0o600))
-      return real
+      closeSync(openSync(file, "a", 0o600))
+      if (isThere) return { file }
+      return {
+        file,
+        made: folder === undefined ? `the database ${file}` : `the folder ${folder} and in it the database ${file}`
+      }
     },
-    catch: (cause) => explain(resolve(file), cause)
+    catch: (cause) => explain(resolve(path), cause)
   })
 
 /**

@@ -1,16 +1,35 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
-import { Cause, Clock, Context, Effect, Exit, Fiber, identity, Layer, Option, type Scope, Tracer } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  identity,
+  Layer,
+  Option,
+  type Scope,
+  Tracer
+} from "effect"
 import type { YieldWrap } from "effect/Utils"
 import { ServiceUnavailable } from "../Domain/ApiError.js"
+import { supervised } from "../Telemetry/supervised.js"
 import { isTraced } from "../Telemetry/traced.js"
 import { inTurn } from "./inTurn.js"
 import { codeOf, DatabaseUnavailable, type Fate, Ownership, rootOf } from "./Ownership.js"
+import { makeRefusals } from "./Refusals.js"
 
 /** Writes that may wait for their commit; the next one waits for room. */
 const maxQueued = 4096
 /** Writes committed together at most, so that one group never holds the process up for long. */
 const maxGroup = 256
+/** While writes are refused, one is tried this often. */
+const checkedEvery = Duration.seconds(1)
+/** It needs as much room as many a submission, so that what is all but full is not held to be well. */
+const filler = "-".repeat(64 * 1024)
 /** Above what any group runs, so that nothing else of this process is seen between its statements. */
 const opsWithoutYield = Number.MAX_SAFE_INTEGER
 
@@ -26,9 +45,7 @@ interface Write {
   readonly run: () => Steps<void>
   /** Hands the kept result to the caller. */
   readonly committed: () => void
-  readonly failed: (cause: Cause.Cause<SqlError | DatabaseUnavailable>) => Effect.Effect<void>
-  /** Nobody can say whether it was committed. */
-  readonly unknown: () => void
+  readonly failed: (outcome: Effect.Effect<never, ServiceUnavailable>) => void
 }
 
 /** How far a transaction came. */
@@ -58,18 +75,8 @@ class WriteOf<A> implements Write {
     this.answer(this.result ?? Effect.dieMessage("a write was committed before it was run"))
   }
 
-  failed(cause: Cause.Cause<SqlError | DatabaseUnavailable>): Effect.Effect<void> {
-    const error = Cause.squash(cause)
-    if (error instanceof DatabaseUnavailable) {
-      return Effect.sync(() => this.answer(new ServiceUnavailable({ message: error.message })))
-    }
-    return error instanceof SqlError
-      ? Effect.map(Effect.logError("The task database refused a write", cause), () => this.answer(refusal(error)))
-      : Effect.sync(() => this.answer(Effect.die(error)))
-  }
-
-  unknown(): void {
-    this.answer(unknownFate)
+  failed(outcome: Effect.Effect<never, ServiceUnavailable>): void {
+    this.answer(outcome)
   }
 }
 
@@ -91,6 +98,11 @@ export class SqlWriter extends Context.Tag("dream-team/SqlWriter")<
      * answered. The same effect (the same value) asked for by several operations of one transaction runs once.
      */
     readonly afterCommit: (effect: Effect.Effect<void>) => Effect.Effect<void>
+    /**
+     * Why the database refused the latest writes; none while it takes them. While it refuses them one is tried every second,
+     * so this is over soon after its reason is.
+     */
+    readonly refusal: Effect.Effect<Option.Option<ServiceUnavailable>>
   }
 >() {
   static readonly layer: Layer.Layer<SqlWriter, never, Ownership | SqlClient.SqlClient> = Layer.scoped(
@@ -125,6 +137,7 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
     const sql = yield* SqlClient.SqlClient
     const ownership = yield* Ownership
     const takeArrivals = yield* Arrivals
+    const refusals = yield* makeRefusals
     /** In their order. Whoever finds it full waits here as well, but is gone if interrupted before there was room. */
     const queue: Array<Write> = []
     const state = { open: true, wake: () => {} }
@@ -159,13 +172,33 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
         )
       })
 
-    const announce = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
-      Effect.zipRight(
+    const announce = (group: ReadonlyArray<Write>): Effect.Effect<void> => {
+      const announced = Effect.zipRight(
         committed,
         Effect.sync(() => {
           for (const write of group) write.committed()
         })
       )
+      return Option.isNone(refusals.current()) ? announced : Effect.zipRight(refusals.end, announced)
+    }
+
+    const refuse = (group: ReadonlyArray<Write>, cause: Cause.Cause<SqlError | DatabaseUnavailable>) =>
+      Effect.suspend(() => {
+        const fail = (outcome: Effect.Effect<never, ServiceUnavailable>): void => {
+          for (const write of group) write.failed(outcome)
+        }
+        const error = Cause.squash(cause)
+        if (error instanceof SqlError) {
+          const answer = refusal(error)
+          return Effect.map(refusals.add(group.length, codeOf(rootOf(error)), answer, cause), () => fail(answer))
+        }
+        if (error instanceof DatabaseUnavailable) {
+          const answer = new ServiceUnavailable({ message: error.message })
+          refusals.addTold(answer)
+          fail(answer)
+        } else fail(Effect.die(error))
+        return Effect.void
+      })
 
     const commit = (group: ReadonlyArray<Write>): Effect.Effect<void> =>
       Effect.suspend(() => {
@@ -181,12 +214,13 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
                   return Effect.zipRight(
                     Effect.logError("The task database was lost in the midst of a commit", cause),
                     Effect.sync(() => {
-                      for (const write of group) write.unknown()
+                      refusals.addTold(unavailable)
+                      for (const write of group) write.failed(unknownFate)
                     })
                   )
                 case "undone":
                   return group.length === 1 || !progress.begun
-                    ? Effect.forEach(group, (write) => write.failed(cause), { discard: true })
+                    ? refuse(group, cause)
                     : Effect.forEach(group, (write) => commit([write]), { discard: true })
               }
             })
@@ -228,12 +262,31 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
         })
       })
 
+    const write = <A>(operation: Effect.Effect<A, SqlError>) =>
+      queued((fiber) => {
+        const own = withSpanOf(fiber, operation)
+        return () => own
+      })
+
+    yield* supervised(
+      "Whether the task database takes writes again could not be tried",
+      refusals.begun.pipe(
+        // Two commits, so that its room is none that it has left behind itself.
+        Effect.zipRight(
+          write(sql`
+            INSERT INTO write_checks (one, filler) VALUES (1, ${filler})
+            ON CONFLICT (one) DO UPDATE SET filler = excluded.filler`)
+        ),
+        Effect.zipRight(write(sql`DELETE FROM write_checks`)),
+        Effect.ignore,
+        Effect.zipRight(Effect.sleep(checkedEvery)),
+        Effect.forever,
+        Effect.interruptible
+      )
+    )
+
     return {
-      write: (operation) =>
-        queued((fiber) => {
-          const own = withSpanOf(fiber, operation)
-          return () => own
-        }),
+      write,
       writeSteps: (steps) =>
         queued((fiber) => {
           const now = Context.get(fiber.currentDefaultServices, Clock.Clock).unsafeCurrentTimeMillis()
@@ -243,7 +296,8 @@ const makeWriter: Effect.Effect<SqlWriter["Type"], never, Ownership | SqlClient.
       afterCommit: (effect) =>
         Effect.sync(() => {
           afterwards.add(effect)
-        })
+        }),
+      refusal: Effect.sync(refusals.current)
     }
   }
 )
@@ -260,12 +314,12 @@ const refusal = (error: SqlError): ServiceUnavailable => {
   const code = codeOf(rootOf(error))
   if (code.startsWith("SQLITE_FULL") || code === "53100") {
     return new ServiceUnavailable({
-      message: "The disk of the task database is full. Nothing was accepted; try again once there is room."
+      message: "The disk of the task database is full. Nothing was changed; try again once there is room."
     })
   }
   if (code.startsWith("SQLITE_CORRUPT") || code.startsWith("SQLITE_NOTADB")) {
     return new ServiceUnavailable({
-      message: "The task database is damaged. Nothing was accepted; whoever runs the service has to restore it."
+      message: "The task database is damaged. Nothing was changed; whoever runs the service has to restore it."
     })
   }
   return unavailable
@@ -279,5 +333,5 @@ const unknownFate = new ServiceUnavailable({
 
 /** What callers are told when the database fails; the log has the cause. */
 export const unavailable = new ServiceUnavailable({
-  message: "The task database does not answer. Nothing was accepted; try again later."
+  message: "The task database does not answer. Nothing was changed; try again later."
 })

@@ -122,6 +122,23 @@ describe("GET /v1/events", () => {
     })
   )
 
+  it.scoped("refuses an id of another database, and says which is the newest", () =>
+    Effect.gen(function* () {
+      const { store, url } = yield* start()
+      yield* store(2)
+      const answers = yield* Effect.all([
+        read(`${url}/v1/events?after=3`),
+        read(`${url}/v1/events?kind=platform`, { "last-event-id": "500" })
+      ])
+      for (const reader of answers) {
+        assert.strictEqual(reader.status, 400)
+        yield* until(reader.isOver)
+        assert.include(reader.text(), "the newest is 2")
+      }
+      assert.strictEqual((yield* read(`${url}/v1/events?after=2`)).status, 200)
+    })
+  )
+
   it.scoped("filters, and refuses filters that cannot be", () =>
     Effect.gen(function* () {
       const { status, store, url } = yield* start()

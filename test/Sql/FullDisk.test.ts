@@ -47,12 +47,15 @@ describe.skipIf(disk === undefined)("a service whose disk becomes full", () => {
     })
     for (const { status, text } of refused) {
       assert.strictEqual(status, 503)
-      assert.include(text, "The disk of the task database is full. Nothing was accepted")
+      assert.include(text, "The disk of the task database is full. Nothing was changed")
     }
+    const readiness = async () => (await fetch(`${service.url}/health/ready`)).status
+    await eventually("it is not ready", 10_000, async () => ((await readiness()) === 503 ? true : undefined))
     assert.strictEqual((await fetch(`${service.url}/health/live`)).status, 200)
     assert.strictEqual((await fetch(`${service.url}/v1/tasks?limit=1`)).status, 200)
 
     disk.free()
+    await eventually("it is ready", 10_000, async () => ((await readiness()) === 200 ? true : undefined))
     assert.deepStrictEqual(await accept(5), [])
     const ended = await eventually("every task has ended", 120_000, async () => {
       const response = await fetch(`${service.url}/v1/tasks?limit=200`)

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Logger, Option, Schedule, Scope } from "effect"
 import { afterAll, beforeAll } from "vitest"
 import { Settings } from "../../src/Settings.js"
+import { tableNames } from "../../src/Sql/Foreign.js"
 import { SqlWriter } from "../../src/Sql/Writer.js"
 import { DatabaseUnavailable, Ownership, Sql } from "../../src/Sql.js"
 import { failureOf } from "../Coordinator/harness.js"
@@ -190,6 +191,40 @@ describe("Sql on PostgreSQL", () => {
       assert.include(
         yield* refused(server.urlOf(name, { user: "reader", password: "hush" })),
         "The user may not create or change tables there"
+      )
+    })
+  )
+
+  it.live("refuses a database with another program's tables of the same names, and leaves it as it is", () =>
+    Effect.gen(function* () {
+      const url = yield* database
+      yield* query(url, "CREATE TABLE invoices (id INTEGER)")
+      const relations = query(
+        url,
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY relname"
+      )
+      for (const name of ["tasks", "ownership"]) {
+        yield* query(url, `CREATE TABLE ${name} (a INTEGER)`)
+        const before = yield* relations
+        const error = yield* Effect.flip(open(url))
+        assert.instanceOf(error, DatabaseUnavailable)
+        assert.match(error.message, new RegExp(`another program.*\\(${name}\\).*DREAM_TEAM_DATABASE`))
+        assert.deepStrictEqual(yield* relations, before)
+        yield* query(url, `DROP TABLE ${name}`)
+      }
+      yield* Effect.flatMap(open(url), ({ close }) => close)
+      yield* Effect.flatMap(open(url), ({ close }) => close)
+    })
+  )
+
+  it.live("knows the names of all its tables", () =>
+    Effect.gen(function* () {
+      const url = yield* database
+      yield* Effect.flatMap(open(url), ({ close }) => close)
+      const tables = yield* query(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+      assert.includeMembers(
+        [...tableNames],
+        tables.map(({ tablename }) => String(tablename))
       )
     })
   )

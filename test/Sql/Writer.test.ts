@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, TestClock } from "effect"
+import { Effect, Exit, Fiber, HashMap, Layer, Logger, Option, TestClock } from "effect"
 import { SqlWriter } from "../../src/Sql/Writer.js"
 import { Sql } from "../../src/Sql.js"
 import { failureOf, settle } from "../Coordinator/harness.js"
@@ -115,6 +115,82 @@ describe("the writer", () => {
       assert.deepStrictEqual(yield* notes, [1, 2, 3])
     }).pipe(Effect.provide(memory))
   )
+
+  describe("whose database is full", () => {
+    const logged = Effect.gen(function* () {
+      const entries: Array<string> = []
+      const logger = Logger.make(({ annotations, logLevel, message }) => {
+        const writes = Option.getOrElse(HashMap.get(annotations, "writes"), () => "")
+        entries.push(`${logLevel.label} ${String(Array.isArray(message) ? message[0] : message)} ${String(writes)}`)
+      })
+      return { entries, layer: Logger.replace(Logger.defaultLogger, logger) }
+    })
+    const full = (sql: SqlClient) => sql`PRAGMA max_page_count = 1`
+    const roomy = (sql: SqlClient) => sql`PRAGMA max_page_count = 1073741823`
+    const long = (sql: SqlClient) => sql`CREATE TABLE more AS SELECT ${"s".repeat(100_000)} AS text`
+
+    it.scoped("says why it refuses writes, and by itself when it takes them again", () =>
+      Effect.gen(function* () {
+        const { entries, layer } = yield* logged
+        yield* Effect.gen(function* () {
+          const { sql, write } = yield* writer
+          const { refusal } = yield* SqlWriter
+          assert.deepStrictEqual(yield* refusal, Option.none())
+          yield* full(sql)
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(write(long(sql)))))
+          for (const _ of numbers(3)) {
+            yield* TestClock.adjust("1 second")
+            yield* settle
+            const message = Option.map(yield* refusal, (error) => error.message)
+            assert.deepStrictEqual(
+              message,
+              Option.some("The disk of the task database is full. Nothing was changed; try again once there is room.")
+            )
+          }
+          yield* roomy(sql)
+          yield* TestClock.adjust("1 second")
+          yield* settle
+          assert.deepStrictEqual(yield* refusal, Option.none())
+          const left = yield* sql<{ readonly n: number }>`SELECT COUNT(*) AS n FROM write_checks`
+          assert.deepStrictEqual(left, [{ n: 0 }])
+        }).pipe(Effect.provide(memory), Effect.provide(layer))
+        assert.deepStrictEqual(
+          entries.map((entry) => entry.replace(/\d+$/, "n")),
+          ["ERROR The task database refused a write n", "INFO The task database takes writes again n"]
+        )
+      })
+    )
+
+    it.scoped("tells the log of it once a minute, and how many writes it was", () =>
+      Effect.gen(function* () {
+        const { entries, layer } = yield* logged
+        yield* Effect.gen(function* () {
+          const { sql, write } = yield* writer
+          yield* full(sql)
+          for (const _ of numbers(10)) {
+            yield* Effect.forEach(numbers(5), () => Effect.exit(write(long(sql))), { concurrency: "unbounded" })
+            yield* TestClock.adjust("20 seconds")
+            yield* settle
+          }
+        }).pipe(Effect.provide(memory), Effect.provide(layer))
+        const errors = entries.filter((entry) => entry.startsWith("ERROR The task database refused a write"))
+        assert.strictEqual(errors.length, 4)
+        assert.isAtLeast(Number(errors[1]?.split(" ").at(-1)), 15)
+        assert.strictEqual(entries.length, errors.length)
+      })
+    )
+
+    it.scoped("is not held to be so for a write that was wrong by itself", () =>
+      Effect.gen(function* () {
+        const { note, write } = yield* writer
+        const { refusal } = yield* SqlWriter
+        yield* write(note(1))
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(write(note(1)))))
+        yield* settle
+        assert.deepStrictEqual(yield* refusal, Option.none())
+      }).pipe(Effect.provide(memory))
+    )
+  })
 
   it.scoped("shows nobody what is not committed yet", () =>
     Effect.gen(function* () {

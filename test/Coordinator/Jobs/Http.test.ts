@@ -39,7 +39,7 @@ describe("jobs over HTTP", () => {
       yield* send("POST", "/v1/tasks", { prompt: "of no job" })
       const seen: Array<string> = []
       const filter = { tenant: TenantId.make("local"), job: JobId.make(body.id) }
-      yield* events.follow(filter, 0).pipe(
+      yield* Stream.unwrap(events.follow(filter, 0)).pipe(
         Stream.runForEach((event) =>
           Effect.sync(() => seen.push("taskId" in event ? `${event.type} of a task` : event.type))
         ),
