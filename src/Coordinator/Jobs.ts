@@ -96,6 +96,46 @@ export const dependencyProblems = (
 const lesser = (one: number | undefined, other: number | undefined): number | undefined =>
   one === undefined || other === undefined ? (one ?? other) : Math.min(one, other)
 
+/** Whether the job, not the task itself, says what holds of a task in this field. */
+const isOfJob = (field: string, task: JobTaskSubmission, job: JobSubmission): boolean => {
+  switch (field) {
+    case "deadline":
+      return task.deadline === undefined && job.deadline !== undefined
+    case "maxCostUsd":
+    case "maxTokens":
+      return (job[field] ?? Number.POSITIVE_INFINITY) < (task[field] ?? Number.POSITIVE_INFINITY)
+    default:
+      return false
+  }
+}
+
+/** The problems of tasks as problems of their job: what it says of all of them is told once, of the first it is wrong for. */
+const problemsOfJob = (
+  job: JobSubmission,
+  refusals: ReadonlyArray<{ readonly index: number; readonly refusal: TaskRefused }>
+): ReadonlyArray<FieldProblem> => {
+  const ofJob = new Map<string, { readonly problem: string; readonly index: number; others: number }>()
+  const ofTasks: Array<FieldProblem> = []
+  for (const { index, refusal } of refusals) {
+    const told = refusal.problems.length === 0 ? [{ field: "", problem: refusal.message }] : refusal.problems
+    for (const { field, problem } of told) {
+      const task = job.tasks[index]
+      const known = ofJob.get(field)
+      if (task === undefined || !isOfJob(field, task, job)) {
+        ofTasks.push({ field: `tasks.${index}${field === "" ? "" : `.${field}`}`, problem })
+      } else if (known === undefined) ofJob.set(field, { problem, index, others: 0 })
+      else known.others += 1
+    }
+  }
+  return [
+    ...Array.from(ofJob, ([field, { index, others, problem }]) => ({
+      field,
+      problem: `${problem} (of tasks.${index}${others === 0 ? "" : ` and ${others} other${others === 1 ? "" : "s"}`})`
+    })),
+    ...ofTasks
+  ]
+}
+
 const refuse = (problems: ReadonlyArray<FieldProblem>, reasons: TaskRefused["reasons"]): TaskRefused => {
   const shown = problems.slice(0, 3).map(({ field, problem }) => `${field}: ${problem}`)
   const more = problems.length > shown.length ? ` (and ${problems.length - shown.length} more)` : ""
@@ -174,20 +214,13 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
     )).flat()
 
     const tasks: Array<NewJobTask> = []
-    const problems: Array<FieldProblem> = []
-    let refused = Option.none<TaskRefused>()
+    const refusals: Array<{ readonly index: number; readonly refusal: TaskRefused }> = []
     for (const [index, outcome] of prepared.entries()) {
       if (Either.isRight(outcome)) tasks.push(outcome.right)
-      else if (outcome.left._tag === "TaskRefused") {
-        const { left } = outcome
-        refused = Option.orElse(refused, () => Option.some(left))
-        const told = left.problems.length === 0 ? [{ field: "", problem: left.message }] : left.problems
-        problems.push(
-          ...told.map(({ field, problem }) => ({ field: `tasks.${index}${field === "" ? "" : `.${field}`}`, problem }))
-        )
-      }
+      else if (outcome.left._tag === "TaskRefused") refusals.push({ index, refusal: outcome.left })
     }
-    if (Option.isSome(refused)) return yield* refuse(problems, refused.value.reasons)
+    const [first] = refusals
+    if (first !== undefined) return yield* refuse(problemsOfJob(submission, refusals), first.refusal.reasons)
     // What could come right with time is told only where nothing else is wrong.
     for (const outcome of prepared) if (Either.isLeft(outcome)) return yield* Effect.fail(outcome.left)
     return tasks
