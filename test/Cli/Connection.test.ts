@@ -1,15 +1,22 @@
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Exit, Layer, Schema } from "effect"
+import { ConfigProvider, Effect, Either, Exit, Layer, Redacted, Schema } from "effect"
 import { run } from "../../src/Cli.js"
 import { PlatformResources, ResourcesView } from "../../src/Domain/Lease.js"
+import { TenantId } from "../../src/Domain/Task.js"
 import { PlatformHistory } from "../../src/ResourceManager/Api.js"
 import { resources } from "../Http/scripted.js"
 import { patch, start } from "../Http/server.js"
 import { captured } from "../support/CapturedConsole.js"
 
 /** No variables but those of a test. */
-const environment = Layer.merge(NodeContext.layer, Layer.setConfigProvider(ConfigProvider.fromMap(new Map())))
+const variables = (given: Readonly<Record<string, string>>) =>
+  Layer.merge(
+    NodeContext.layer,
+    Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(given)), { pathDelim: "_" }))
+  )
+
+const environment = variables({})
 
 const read = <A, I>(schema: Schema.Schema<A, I>, text: string): A =>
   Schema.decodeUnknownSync(Schema.parseJson(schema))(text)
@@ -39,6 +46,34 @@ describe("commands that ask the service", () => {
       )
       const shutOff = yield* complaint("submit", "too late", "--priority", "low", "--url", url)
       assert.match(shutOff, /^No platform can start it before its deadline:\n {2}codex: it is used up; not before /)
+    })
+  )
+
+  it.scopedLive("send the key of the client, or else the first of the service's", () =>
+    Effect.gen(function* () {
+      const keys = ["key-of-alice-alice", "key-of-bob-bob-bob"] as const
+      const [alice, bob] = keys.map((key) => ({ tenant: TenantId.make(key.slice(7, 10)), key: Redacted.make(key) }))
+      assert(alice !== undefined && bob !== undefined)
+      const { url } = yield* start({ apiKeys: [alice, bob] })
+      const outcome = (given: Readonly<Record<string, string>>) =>
+        Effect.map(
+          Effect.either(captured(run(["resources", "--json", "--url", url])).pipe(Effect.provide(variables(given)))),
+          (either) => (Either.isRight(either) && Exit.isSuccess(either.right.exit) ? "let in" : String(either))
+        )
+      const strangers = { DREAM_TEAM_API_KEYS: "eve:key-of-eve-eve-eve" }
+      assert.strictEqual(yield* outcome({ DREAM_TEAM_API_KEYS: `bob:${keys[1]}` }), "let in")
+      assert.strictEqual(yield* outcome({ ...strangers, DREAM_TEAM_API_KEY: keys[1] }), "let in")
+      const refusal = (given: Readonly<Record<string, string>>) =>
+        Effect.map(
+          Effect.flip(run(["resources", "--url", url])).pipe(Effect.provide(variables(given))),
+          ({ message }) => message
+        )
+      assert.strictEqual(
+        yield* refusal({}),
+        `The service at ${url} wants an API key: put yours into DREAM_TEAM_API_KEY.`
+      )
+      assert.match(yield* refusal(strangers), /it was sent, which is the first of DREAM_TEAM_API_KEYS\.$/)
+      assert.match(yield* refusal({ DREAM_TEAM_API_KEY: "x" }), /it was sent, which is DREAM_TEAM_API_KEY\.$/)
     })
   )
 
