@@ -18,6 +18,7 @@ import {
   type JobTaskSubmission
 } from "../Domain/Job.js"
 import { isTerminal, type TaskId, type TaskSubmission, type TenantId } from "../Domain/Task.js"
+import { epochMs } from "../Domain/Time.js"
 import { callbackProblems } from "../Settings/CallbackUrl.js"
 import type { Settings } from "../Settings.js"
 import type { NewJobTask } from "../TaskStore/Jobs.js"
@@ -91,6 +92,17 @@ export const dependencyProblems = (
     return mustSucceed && isTerminal(state) && state !== "succeeded"
       ? [{ field, problem: `the task ${id} ${state === "failed" ? "failed" : "was cancelled"} already` }]
       : []
+  })
+
+/** What is wrong with a deadline that came while the task was looked at; none where it is still to come. */
+export const deadlineProblems = (deadline: number, now: number): ReadonlyArray<FieldProblem> =>
+  deadline > now ? [] : [{ field: "deadline", problem: "it passed while the task was looked at: leave it more time" }]
+
+export const refuseTask = (problems: ReadonlyArray<FieldProblem>): TaskRefused =>
+  new TaskRefused({
+    message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
+    problems,
+    reasons: []
   })
 
 const lesser = (one: number | undefined, other: number | undefined): number | undefined =>
@@ -254,6 +266,12 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
       idempotency,
       tasks
     })
+    const now = yield* epochMs
+    const late = tasks.flatMap(({ deadline }, index) => {
+      const problems = deadlineProblems(deadline, now)
+      return problems.length === 0 ? [] : [{ index, refusal: refuseTask(problems) }]
+    })
+    if (late.length > 0) return yield* refuse(problemsOfJob(submission, late), [])
     const firstDeadline = tasks.reduce((least, { deadline }) => Math.min(least, deadline), Number.POSITIVE_INFINITY)
     // Due even where nobody heard that it was accepted.
     return yield* Effect.uninterruptible(
