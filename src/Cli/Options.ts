@@ -139,7 +139,11 @@ export const submissionOptions = {
   ),
   callbackUrl: Options.optional(
     checked("callback-url", (written) =>
-      /^https?:\/\//.test(written) ? Either.right(written) : Either.left(`must begin with https://, not '${written}'.`)
+      /^https?:\/\//.test(written)
+        ? Either.right(written)
+        : Either.left(
+            `must begin with https:// (or http:// where the service allows private addresses), not '${written}'.`
+          )
     ).pipe(Options.withDescription("Told of the task's end by a signed webhook."))
   )
 }
