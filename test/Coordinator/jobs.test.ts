@@ -245,7 +245,10 @@ describe("a job", () => {
         later: "cancelled",
         beside: "running"
       })
-      assert.strictEqual((yield* taskOf(coordinator, job.id, "later")).error?.type, "stopped")
+      assert.deepStrictEqual((yield* taskOf(coordinator, job.id, "later")).error, {
+        type: "stopped",
+        message: "The task first of the same job did not succeed"
+      })
       yield* script.say("do beside", succeed("B"))
       yield* comesTo(coordinator, job.id, { job: "failed", beside: "succeeded" })
       assert.notInclude(called(script), "do later")
