@@ -21,7 +21,7 @@ const taskEventWords = (event: TaskEvent): string => {
     case "task.alternative":
       return `alternative ${event.step}: task ${event.child}${event.note === undefined ? "" : ` (${sentence(event.note)})`}`
     case "task.waiting":
-      return `waits until ${new Date(event.until).toISOString()}: ${oneLine(event.why, 200)}`
+      return `waits until ${new Date(event.until).toISOString()} at the latest: ${oneLine(event.why, 200)}`
     case "attempt.started":
       return `attempt ${event.number} on ${event.platform} (${event.model}) started after ${duration(event.waitedMs)} of waiting`
     case "attempt.succeeded":

@@ -300,6 +300,19 @@ describe("words", () => {
       "waiting (all are exhausted; looked at again in 1 min)"
     )
     assert.include(
+      taskText(
+        {
+          ...open,
+          state: "waiting",
+          deadline: now + 3_600_000,
+          waiting: { until: now + 3_600_000, why: "waits for its alternative class-1" }
+        },
+        [],
+        now
+      ),
+      "waiting (waits for its alternative class-1; its deadline is in 1 h)"
+    )
+    assert.include(
       taskText({ ...open, state: "failed", error: { type: "deadline", message: "It came too late." } }, [], now),
       "failed (deadline): It came too late"
     )
