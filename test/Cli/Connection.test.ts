@@ -1,3 +1,5 @@
+import { gzipSync } from "node:zlib"
+import * as FileSystem from "@effect/platform/FileSystem"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Effect, Either, Exit, Layer, Redacted, Schema } from "effect"
@@ -75,6 +77,33 @@ describe("commands that ask the service", () => {
       assert.match(yield* refusal(strangers), /it was sent, which is the first of DREAM_TEAM_API_KEYS\.$/)
       assert.match(yield* refusal({ DREAM_TEAM_API_KEY: "x" }), /it was sent, which is DREAM_TEAM_API_KEY\.$/)
     })
+  )
+
+  it.scopedLive("submit no file that is compressed, or that holds no task", () =>
+    Effect.gen(function* () {
+      const files = yield* FileSystem.FileSystem
+      const folder = yield* files.makeTempDirectoryScoped()
+      const { url } = yield* start()
+      const submitting = (name: string, content: Uint8Array) =>
+        Effect.zipRight(
+          files.writeFile(`${folder}/${name}`, content),
+          complaint("submit", "--file", `${folder}/${name}`, "--url", url)
+        )
+      const line = Buffer.from('{"prompt":"a"}\n')
+      assert.strictEqual(
+        yield* submitting("tasks.jsonl.gz", gzipSync(line)),
+        `The file ${folder}/tasks.jsonl.gz is compressed: tasks are read as text, a line each.`
+      )
+      for (const empty of ["", "\n \n"]) {
+        assert.strictEqual(
+          yield* submitting("empty.jsonl", Buffer.from(empty)),
+          `The file ${folder}/empty.jsonl holds no task: nothing was submitted.`
+        )
+      }
+      const long = Buffer.from(`{"prompt":"${"a".repeat(300)}"}\n`.repeat(1_000))
+      yield* files.writeFile(`${folder}/long.jsonl`, long)
+      assert.lengthOf((yield* printed("submit", "--file", `${folder}/long.jsonl`, "--url", url)).split("\n"), 1_000)
+    }).pipe(Effect.provide(NodeContext.layer))
   )
 
   it.scopedLive("tell a platform's history, a page at a time", () =>
