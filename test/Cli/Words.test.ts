@@ -285,6 +285,10 @@ describe("words", () => {
         { ...common, jobId: job, type: "webhook.failed", ...webhook, why: "it is gone" },
         `job ${id}  webhook given up after 2 attempts: it is gone`
       ],
+      [
+        { ...common, jobId: job, type: "webhook.failed", ...webhook, attempts: 1, why: "it is gone" },
+        `job ${id}  webhook given up after 1 attempt: it is gone`
+      ],
       [{ ...common, platform: codex, type: "platform.back" }, "platform codex  back in service"],
       [{ ...common, tenant: ann, type: "budget.reset" }, "key ann  a new day's budget"]
     ]

@@ -401,6 +401,9 @@ describe("a job", () => {
       )
       const [circle] = yield* refusalOf({ mode: "sequential", tasks: [named("a", { dependsOn: ["b"] }), named("b")] })
       assert.match(String(circle), /a -> b -> a \(in the mode sequential tasks wait for those before them, too\)/)
+      assert.deepStrictEqual(yield* refusalOf({ tasks: [named("a", { type: "testing", dependsOn: ["a"] })] }), [
+        "tasks.0.dependsOn: these tasks would wait for each other: a -> a"
+      ])
       const stranger = TaskId.make("01900000-0000-7000-8000-000000000000")
       assert.deepStrictEqual(yield* refusalOf({ tasks: [named("a", { dependsOn: [stranger] })] }), [
         `tasks.0.dependsOn.0: there is no task ${stranger}`
