@@ -5,7 +5,7 @@ import { makeAlternatives } from "./Coordinator/Alternatives.js"
 import { makeCrew } from "./Coordinator/Crew.js"
 import { encodeCursor, pageOf } from "./Coordinator/Cursor.js"
 import { makeTaskIds } from "./Coordinator/Ids.js"
-import { dependencyProblems, type Jobs, makeJobs } from "./Coordinator/Jobs.js"
+import { deadlineProblems, dependencyProblems, type Jobs, makeJobs, refuseTask } from "./Coordinator/Jobs.js"
 import { idempotencyOf } from "./Coordinator/RequestHash.js"
 import { roomOf } from "./Coordinator/Room.js"
 import { makeShapeCheck } from "./Coordinator/shape.js"
@@ -33,6 +33,7 @@ import {
   type TaskType,
   type TenantId
 } from "./Domain/Task.js"
+import { epochMs } from "./Domain/Time.js"
 import { Events } from "./Events.js"
 import { PlatformDetector } from "./PlatformDetector.js"
 import { Settings } from "./Settings.js"
@@ -159,13 +160,7 @@ const make = Effect.gen(function* () {
       ? Effect.void
       : Effect.flatMap(store.states(tenant, dependsOn), (states) => {
           const problems = dependencyProblems(states, dependsOn, true)
-          return problems.length === 0
-            ? Effect.void
-            : new TaskRefused({
-                message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
-                problems,
-                reasons: []
-              })
+          return problems.length === 0 ? Effect.void : refuseTask(problems)
         })
 
   const submit = Effect.fnUntraced(function* (
@@ -185,6 +180,8 @@ const make = Effect.gen(function* () {
     const { call, deadline, priority, requirement, route, type } = valid
     const candidates = new Set(route.candidates.map(({ platform }) => platform))
     const { id: classId } = yield* store.classOf([...candidates], priority)
+    const late = deadlineProblems(deadline, yield* epochMs)
+    if (late.length > 0) return yield* refuseTask(late)
     const id = yield* nextId
     const roomTokens = submission.dependsOn === undefined ? undefined : roomOf(valid, settings.platforms)
     const request = { call, requirement, roomTokens }
@@ -216,6 +213,8 @@ const make = Effect.gen(function* () {
     yield* checkShape(submission)
     yield* checkDependencies(tenant, submission)
     const { call, deadline, priority, requirement, type, verdict } = yield* validator.validate(submission, tenant)
+    const late = deadlineProblems(deadline, yield* epochMs)
+    if (late.length > 0) return yield* refuseTask(late)
     const previewed = yield* Effect.catchTag(
       delegation.preview({ call, deadline, priority, requirement, tenant, type }),
       "NoCapablePlatform",

@@ -687,7 +687,8 @@ const make = Effect.gen(function* () {
 
   const branch = (claim: TaskClaim, { children, ladder, until }: Branch) =>
     owning(claim, function* (task, now) {
-      const why = `its attempts are used up: ${children.map(({ alternative }) => alternative.step).join(", ")}`
+      const steps = children.map(({ alternative }) => alternative.step).join(", ")
+      const why = `waits for its ${children.length === 1 ? "alternative" : "alternatives"} ${steps}`
       yield* sql`
         UPDATE tasks SET state = 'waiting', wake_at = ${until}, waiting_why = ${why}, claim_epoch = NULL,
           ladder = ${JSON.stringify(ladder)}, children = children + ${children.length},

@@ -55,10 +55,10 @@ const capabilitiesOf = (submission: TaskSubmission): ReadonlyArray<Capability> =
 
 const isClass = Schema.is(ModelClass)
 
-/** Each demand that may leave nobody, the field it comes from, and the requirement without it. */
+/** Each demand that may leave nobody, the field it comes from, and the requirement without it, which leaves who is `able`. */
 const relaxations = (
   requirement: Requirement
-): ReadonlyArray<{ field: string; problem: string; without: Requirement }> => [
+): ReadonlyArray<{ field: string; problem: string | ((able: string) => string); without: Requirement }> => [
   {
     field: "prompt",
     problem: `with its context and maxOutputTokens it may need ${requirement.contextTokens} tokens, more than any platform that could serve it holds: shorten it, or lower maxOutputTokens`,
@@ -94,7 +94,7 @@ const relaxations = (
   },
   {
     field: "deny",
-    problem: "every platform that could serve the task is denied",
+    problem: (able) => `it denies those that could serve the task as it stands: ${able}`,
     without: { ...requirement, deny: [] }
   }
 ]
@@ -218,15 +218,19 @@ export class TaskValidator extends Context.Tag("dream-team/TaskValidator")<
         type: TaskType,
         { message, reasons }: NoCapablePlatform
       ) {
-        const helped = yield* Effect.filter(relaxations(requirement), ({ without }) =>
-          Effect.map(Effect.either(router.route(without, type)), Either.isRight)
-        )
+        const problems: Array<FieldProblem> = []
+        for (const { field, problem, without } of relaxations(requirement)) {
+          const route = yield* Effect.either(router.route(without, type))
+          if (Either.isLeft(route)) continue
+          const able = route.right.candidates.map(({ platform }) => platform).join(", ")
+          problems.push({ field, problem: typeof problem === "string" ? problem : problem(able) })
+        }
         return yield* new TaskRefused({
           message:
             reasons.length === 0
               ? message
               : `${message}: ${reasons.map(({ platform, reason }) => `${platform}: ${reason}`).join("; ")}`,
-          problems: helped.map(({ field, problem }) => ({ field, problem })),
+          problems,
           reasons
         })
       })

@@ -208,7 +208,9 @@ const start: Effect.Effect<
         const now = yield* Clock.currentTimeMillis
         const outcome = yield* outcomeOf(row, now, answer)
         if (outcome._tag === "Failed") {
-          yield* Effect.logWarning(`A webhook was given up after ${row.attempts + 1} attempts: ${outcome.why}`)
+          yield* Effect.logWarning(
+            `A webhook was given up after ${row.attempts === 0 ? "1 attempt" : `${row.attempts + 1} attempts`}: ${outcome.why}`
+          )
         }
         const stored = record(row, outcome, now)
         yield* Effect.catchTag(stored, "ServiceUnavailable", () => untilAnswered(stored))

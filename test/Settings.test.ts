@@ -326,6 +326,17 @@ describe("Settings.layerConfig", () => {
     })
   )
 
+  it.effect("takes the key that a client sends, which lets nobody in", () =>
+    Effect.gen(function* () {
+      const { apiKey, apiKeys } = yield* settings({ DREAM_TEAM_API_KEY: "short" })
+      expect(apiKey === undefined ? undefined : Redacted.value(apiKey)).toBe("short")
+      expect(apiKeys).toEqual([])
+      const { problems } = yield* mistakes({ DREAM_TEAM_API_KEY: "two words", DREAM_TEAM_HOST: "0.0.0.0" })
+      expect(problems.map(({ key }) => key)).toEqual(["DREAM_TEAM_API_KEY", "DREAM_TEAM_HOST"])
+      expect(JSON.stringify(problems)).not.toContain("two words")
+    })
+  )
+
   it.effect("names every mistake at once, from every source, with what would be right", () =>
     withFile(
       { prot: 1, maxBodyBytes: "big", platforms: { gemini: { modle: "x", prices: { m: { input: 1 } } } } },

@@ -246,8 +246,12 @@ describe("TaskValidator", () => {
         "platform: qwen cannot serve the task, though another platform could"
       ])
       assert.deepStrictEqual(yield* problemsOf({ prompt: "x", deny: ["codex", "qwen"] }), [
-        "deny: every platform that could serve the task is denied"
+        "deny: it denies those that could serve the task as it stands: codex, qwen"
       ])
+      const [prompt, deny, ...rest] = yield* problemsOf({ prompt: "x".repeat(200_000), deny: ["codex"] })
+      assert.match(String(prompt), /^prompt: .* more than any platform that could serve it holds/)
+      assert.strictEqual(deny, "deny: it denies those that could serve the task as it stands: codex")
+      assert.deepStrictEqual(rest, [])
     }).pipe(Effect.provide(layer))
   )
 

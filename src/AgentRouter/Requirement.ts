@@ -2,7 +2,7 @@ import { Array as Arr, Either, Schema } from "effect"
 import type { PlatformReason } from "../Domain/Failure.js"
 import type { Requirement } from "../Domain/Lease.js"
 import { ModelClass } from "../Domain/Platform.js"
-import { costUsd, type Price } from "../Domain/Usage.js"
+import { costUsd, inUsd, type Price } from "../Domain/Usage.js"
 import type { PlatformSettings } from "../Settings.js"
 
 /** A platform that can serve a call, and the model it would serve it with. */
@@ -98,7 +98,7 @@ export const judge = (platform: PlatformSettings, requirement: Requirement): Eit
     if (atMost === undefined) obstacles.push(`its price is unknown: the settings have none for the model ${model}`)
     else if (!(atMost <= maxCostUsd)) {
       obstacles.push(
-        `the call may cost ${roundedUp(atMost)} USD there, more than the ${maxCostUsd} USD it may cost at most`
+        `the call may cost ${inUsd(roundedUp(atMost))} there, more than the ${inUsd(maxCostUsd)} it may cost at most`
       )
     }
   }

@@ -1,5 +1,6 @@
 import { roundedUp } from "../AgentRouter/Requirement.js"
 import { type Amount, usdOf } from "../Domain/Budget.js"
+import { inUsd } from "../Domain/Usage.js"
 
 /** What may be used; what is absent is not limited. */
 export interface Limit {
@@ -41,12 +42,12 @@ const units = ["nanoUsd", "tokens"] as const
 
 const inWords = (unit: (typeof units)[number], amount: number): string => {
   if (unit === "tokens") return `${amount.toLocaleString("en-US")} tokens`
-  return `${amount <= 0 ? 0 : roundedUp(usdOf(amount))} USD`
+  return inUsd(amount <= 0 ? 0 : roundedUp(usdOf(amount)))
 }
 
 /** A limit as it was set: it is not rounded. */
 const limitInWords = (unit: (typeof units)[number], limit: number): string =>
-  unit === "tokens" ? inWords(unit, limit) : `${usdOf(limit)} USD`
+  unit === "tokens" ? inWords(unit, limit) : inUsd(usdOf(limit))
 
 const rank = { never: 2, spent: 1, reserved: 0 }
 

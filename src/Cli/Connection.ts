@@ -8,6 +8,7 @@ import type { ApiError } from "../Domain/ApiError.js"
 import type { PlatformReason } from "../Domain/Failure.js"
 import { load } from "../Settings/Load.js"
 import type { SettingsInvalid } from "../Settings/Problem.js"
+import type { SettingsShape } from "../Settings/Shape.js"
 import { CommandFailed, Misuse } from "./Exit.js"
 import { duration, printable, printJson, relative } from "./Output.js"
 
@@ -45,7 +46,19 @@ const refused = (
   return lines.length === 0 ? message : ["The service refuses this:", ...lines].join("\n")
 }
 
-const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: RequestProblem, now: number): string => {
+/** The key that a request is sent with, and what it is called where it is set. */
+interface SentKey {
+  readonly key: Redacted.Redacted
+  readonly name: string
+}
+
+const keyOf = ({ apiKey, apiKeys }: SettingsShape): SentKey | undefined => {
+  if (apiKey !== undefined) return { key: apiKey, name: "DREAM_TEAM_API_KEY" }
+  const [first] = apiKeys
+  return first === undefined ? undefined : { key: first.key, name: "the first of DREAM_TEAM_API_KEYS" }
+}
+
+const explain = (url: string, sent: SentKey | undefined, problem: RequestProblem, now: number): string => {
   switch (problem._tag) {
     case "RequestError": {
       const code = codeOf(problem.cause)
@@ -58,9 +71,9 @@ const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: Re
     case "HttpApiDecodeError":
       return `What answers at ${url} is not a Dream Team service of this version: ${problem.message}`
     case "Unauthorized":
-      return apiKey === undefined
-        ? `The service at ${url} wants an API key: put yours into DREAM_TEAM_API_KEYS.`
-        : `The service at ${url} does not know the API key it was sent, which is the first of DREAM_TEAM_API_KEYS.`
+      return sent === undefined
+        ? `The service at ${url} wants an API key: put yours into DREAM_TEAM_API_KEY.`
+        : `The service at ${url} does not know the API key it was sent, which is ${sent.name}.`
     case "InvalidRequest":
       return refused(problem, problem.problems, [], now)
     case "TaskRefused": {
@@ -91,7 +104,7 @@ export interface ServiceOptions {
   readonly json: boolean
 }
 
-/** Asks the running service, at `url` or where the settings say, with the first configured API key. */
+/** Asks the running service, at `url` or where the settings say, with `DREAM_TEAM_API_KEY` or else the first of the service's own keys. */
 export const withService = <A, R>(
   url: Option.Option<string>,
   use: (client: Client) => Effect.Effect<A, RequestProblem | CommandFailed | Misuse, R>
@@ -102,14 +115,14 @@ export const withService = <A, R>(
     if (!URL.canParse(baseUrl) || !/^https?:$/.test(new URL(baseUrl).protocol)) {
       return yield* new Misuse({ message: `--url must be an http or https URL, not '${baseUrl}'.` })
     }
-    const apiKey = settings.apiKeys[0]?.key
-    const client = yield* Effect.provide(make({ baseUrl, apiKey }), FetchHttpClient.layer)
+    const sent = keyOf(settings)
+    const client = yield* Effect.provide(make({ baseUrl, apiKey: sent?.key }), FetchHttpClient.layer)
     return yield* Effect.catchAll(use(client), (problem) =>
       problem._tag === "CommandFailed" || problem._tag === "Misuse"
         ? Effect.fail(problem)
         : Effect.flatMap(
             Clock.currentTimeMillis,
-            (now) => new CommandFailed({ message: printable(explain(baseUrl, apiKey, problem, now)) })
+            (now) => new CommandFailed({ message: printable(explain(baseUrl, sent, problem, now)) })
           )
     )
   })

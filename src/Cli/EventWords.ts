@@ -1,6 +1,6 @@
 import type { JobEvent, KeyEvent, PlatformEvent, ServiceEvent, TaskEvent, TaskEventBody } from "../Domain/Event.js"
 import type { LimitsPatch } from "../Domain/Lease.js"
-import { duration, oneLine } from "./Output.js"
+import { counted, duration, oneLine } from "./Output.js"
 import { sessionEventWords } from "./SessionWords.js"
 import { failure, sentence, taskError, verdictText } from "./TaskWords.js"
 
@@ -10,7 +10,7 @@ const line = (at: number, ...words: ReadonlyArray<string>): string => [new Date(
 const webhookEventWords = (event: Extract<TaskEventBody, { type: "webhook.delivered" | "webhook.failed" }>): string =>
   event.type === "webhook.delivered"
     ? `webhook delivered (attempt ${event.attempts}, status ${event.status})`
-    : `webhook given up after ${event.attempts} attempts: ${oneLine(event.why, 200)}`
+    : `webhook given up after ${counted(event.attempts, "attempt")}: ${oneLine(event.why, 200)}`
 
 const taskEventWords = (event: TaskEvent): string => {
   switch (event.type) {
@@ -21,7 +21,7 @@ const taskEventWords = (event: TaskEvent): string => {
     case "task.alternative":
       return `alternative ${event.step}: task ${event.child}${event.note === undefined ? "" : ` (${sentence(event.note)})`}`
     case "task.waiting":
-      return `waits until ${new Date(event.until).toISOString()}: ${oneLine(event.why, 200)}`
+      return `waits until ${new Date(event.until).toISOString()} at the latest: ${oneLine(event.why, 200)}`
     case "attempt.started":
       return `attempt ${event.number} on ${event.platform} (${event.model}) started after ${duration(event.waitedMs)} of waiting`
     case "attempt.succeeded":

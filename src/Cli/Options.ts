@@ -44,7 +44,10 @@ export const json = Options.boolean("json").pipe(
 )
 
 export const url = Options.optional(
-  text("url", "Where the service answers; by default the host and port of the settings (http://127.0.0.1:7337).")
+  text(
+    "url",
+    "Where the service answers; by default the host and port of the settings (http://127.0.0.1:7337). It is asked with the API key DREAM_TEAM_API_KEY, or else the first of DREAM_TEAM_API_KEYS."
+  )
 )
 
 export const limit = wholeNumber("limit", 1, 200, "How many at most, up to 200. Default 50.").pipe(
@@ -136,7 +139,11 @@ export const submissionOptions = {
   ),
   callbackUrl: Options.optional(
     checked("callback-url", (written) =>
-      /^https?:\/\//.test(written) ? Either.right(written) : Either.left(`must begin with https://, not '${written}'.`)
+      /^https?:\/\//.test(written)
+        ? Either.right(written)
+        : Either.left(
+            `must begin with https:// (or http:// where the service allows private addresses), not '${written}'.`
+          )
     ).pipe(Options.withDescription("Told of the task's end by a signed webhook."))
   )
 }

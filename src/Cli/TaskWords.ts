@@ -185,9 +185,16 @@ export const verdictText = ({ costUsd, model, platform, problems, status, sugges
 export const taskError = (error: { readonly type: string; readonly message: string }): string =>
   `failed (${error.type}): ${sentence(error.message)}`
 
-const state = (task: Pick<Task, "attention" | "error" | "partial" | "state" | "waiting">, now: number): string =>
+/** How long a task waits at most: what it waits for may come at any moment before. */
+const waitingUntil = (until: number, { deadline }: Pick<Task, "deadline">, now: number): string =>
+  until < deadline ? `looked at again ${relative(until, now)}` : `its deadline is ${relative(deadline, now)}`
+
+const state = (
+  task: Pick<Task, "attention" | "deadline" | "error" | "partial" | "state" | "waiting">,
+  now: number
+): string =>
   task.state === "waiting" && task.waiting !== undefined
-    ? `waiting (${oneLine(task.waiting.why, 200)}; looked at again ${relative(task.waiting.until, now)})`
+    ? `waiting (${oneLine(task.waiting.why, 200)}; ${waitingUntil(task.waiting.until, task, now)})`
     : task.state === "failed" && task.error !== undefined
       ? `${taskError(task.error)}${task.attention === true ? ". A person should look at it" : ""}`
       : stateName(task)

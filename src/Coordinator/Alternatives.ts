@@ -10,7 +10,7 @@ import {
   type TaskResult,
   type TaskSubmission
 } from "../Domain/Task.js"
-import type { Usage } from "../Domain/Usage.js"
+import { inUsd, type Usage } from "../Domain/Usage.js"
 import type { SettingsShape } from "../Settings.js"
 import type { Branch, Child, Ladder, NewChild } from "../TaskStore/Outcomes.js"
 import type { StoredRequest } from "../TaskStore/Rows.js"
@@ -189,7 +189,7 @@ export const makeAlternatives = ({ nextId, settings, store, validator }: Alterna
     }
     if (deadline - now < minTimeMs) return "its time is used up"
     return settings.maxCostUsd !== undefined && spentUsd(children) >= settings.maxCostUsd
-      ? `the ${settings.maxCostUsd} USD for alternatives are used up`
+      ? `the ${inUsd(settings.maxCostUsd)} for alternatives are used up`
       : undefined
   }
 

@@ -66,6 +66,19 @@ export type BulkVerdict = typeof BulkVerdict.Type
 
 export const bulkType = "application/x-ndjson"
 
+/** JSON Lines has no registered media type: these are the ones in use. */
+const bulkTypes: ReadonlySet<string | undefined> = new Set([
+  bulkType,
+  "application/ndjson",
+  "application/jsonl",
+  "application/x-jsonl",
+  "application/jsonlines",
+  "application/x-jsonlines"
+])
+
+/** Whether a media type (in lower case, without parameters) is one of many submissions in one request. */
+export const isBulkType = (mediaType: string | undefined): boolean => bulkTypes.has(mediaType)
+
 /** The second content type of one and the same endpoint, which the generated description does not know. */
 const describeBulk = (operation: Record<string, unknown>): Record<string, unknown> => {
   const body = Object(operation.requestBody)

@@ -1,17 +1,17 @@
-import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import { Effect, Option, Schema, Stream } from "effect"
 import { RequestLimits } from "../Budgets/RequestLimits.js"
 import { Coordinator } from "../Coordinator.js"
 import { InvalidRequest } from "../Domain/ApiError.js"
 import { isTerminal, Task, type TaskId, TaskPreview } from "../Domain/Task.js"
+import { mediaTypeOf } from "../Http/Body.js"
 import * as Endpoints from "../Http/Endpoints.js"
 import { eventStream } from "../Http/EventStream.js"
 import { jsonResponse } from "../Http/Json.js"
 import { payloadOf } from "../Http/Payload.js"
 import { ResourceManager } from "../ResourceManager.js"
 import { Settings } from "../Settings.js"
-import { bulkType, SubmissionBody, TasksGroup } from "./Api.js"
+import { isBulkType, SubmissionBody, TasksGroup } from "./Api.js"
 import { submitAll } from "./Bulk/Http.js"
 
 const pathOf = (id: TaskId): string => `/v1/tasks/${id}`
@@ -19,9 +19,6 @@ const pathOf = (id: TaskId): string => `/v1/tasks/${id}`
 const readSubmission = payloadOf(SubmissionBody)
 const encodeTask = Schema.encodeSync(Task)
 const encodePreview = Schema.encodeSync(TaskPreview)
-
-const isBulk = ({ headers }: HttpServerRequest.HttpServerRequest): boolean =>
-  headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase() === bulkType
 
 /** The endpoints of tasks. */
 export const endpoints = Endpoints.of(
@@ -42,7 +39,7 @@ export const endpoints = Endpoints.of(
             problems: [{ field: "idempotency-key", problem: "a dry run stores nothing, so it takes none" }]
           })
         }
-        if (isBulk(request)) {
+        if (isBulkType(mediaTypeOf(request))) {
           if (urlParams.dryRun === true) {
             return yield* new InvalidRequest({
               message: "The request is not valid. A dry run takes one submission, as application/json",

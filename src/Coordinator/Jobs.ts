@@ -18,6 +18,7 @@ import {
   type JobTaskSubmission
 } from "../Domain/Job.js"
 import { isTerminal, type TaskId, type TaskSubmission, type TenantId } from "../Domain/Task.js"
+import { epochMs } from "../Domain/Time.js"
 import { callbackProblems } from "../Settings/CallbackUrl.js"
 import type { Settings } from "../Settings.js"
 import type { NewJobTask } from "../TaskStore/Jobs.js"
@@ -94,8 +95,59 @@ export const dependencyProblems = (
       : []
   })
 
+/** What is wrong with a deadline that came while the task was looked at; none where it is still to come. */
+export const deadlineProblems = (deadline: number, now: number): ReadonlyArray<FieldProblem> =>
+  deadline > now ? [] : [{ field: "deadline", problem: "it passed while the task was looked at: leave it more time" }]
+
+export const refuseTask = (problems: ReadonlyArray<FieldProblem>): TaskRefused =>
+  new TaskRefused({
+    message: `the task cannot work: ${problems.map(({ field, problem }) => `${field}: ${problem}`).join("; ")}`,
+    problems,
+    reasons: []
+  })
+
 const lesser = (one: number | undefined, other: number | undefined): number | undefined =>
   one === undefined || other === undefined ? (one ?? other) : Math.min(one, other)
+
+/** Whether the job, not the task itself, says what holds of a task in this field. */
+const isOfJob = (field: string, task: JobTaskSubmission, job: JobSubmission): boolean => {
+  switch (field) {
+    case "deadline":
+      return task.deadline === undefined && job.deadline !== undefined
+    case "maxCostUsd":
+    case "maxTokens":
+      return (job[field] ?? Number.POSITIVE_INFINITY) < (task[field] ?? Number.POSITIVE_INFINITY)
+    default:
+      return false
+  }
+}
+
+/** The problems of tasks as problems of their job: what it says of all of them is told once, of the first it is wrong for. */
+const problemsOfJob = (
+  job: JobSubmission,
+  refusals: ReadonlyArray<{ readonly index: number; readonly refusal: TaskRefused }>
+): ReadonlyArray<FieldProblem> => {
+  const ofJob = new Map<string, { readonly problem: string; readonly index: number; others: number }>()
+  const ofTasks: Array<FieldProblem> = []
+  for (const { index, refusal } of refusals) {
+    const told = refusal.problems.length === 0 ? [{ field: "", problem: refusal.message }] : refusal.problems
+    for (const { field, problem } of told) {
+      const task = job.tasks[index]
+      const known = ofJob.get(field)
+      if (task === undefined || !isOfJob(field, task, job)) {
+        ofTasks.push({ field: `tasks.${index}${field === "" ? "" : `.${field}`}`, problem })
+      } else if (known === undefined) ofJob.set(field, { problem, index, others: 0 })
+      else known.others += 1
+    }
+  }
+  return [
+    ...Array.from(ofJob, ([field, { index, others, problem }]) => ({
+      field,
+      problem: `${problem} (of tasks.${index}${others === 0 ? "" : ` and ${others} other${others === 1 ? "" : "s"}`})`
+    })),
+    ...ofTasks
+  ]
+}
 
 const refuse = (problems: ReadonlyArray<FieldProblem>, reasons: TaskRefused["reasons"]): TaskRefused => {
   const shown = problems.slice(0, 3).map(({ field, problem }) => `${field}: ${problem}`)
@@ -177,20 +229,13 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
     )).flat()
 
     const tasks: Array<NewJobTask> = []
-    const problems: Array<FieldProblem> = []
-    let refused = Option.none<TaskRefused>()
+    const refusals: Array<{ readonly index: number; readonly refusal: TaskRefused }> = []
     for (const [index, outcome] of prepared.entries()) {
       if (Either.isRight(outcome)) tasks.push(outcome.right)
-      else if (outcome.left._tag === "TaskRefused") {
-        const { left } = outcome
-        refused = Option.orElse(refused, () => Option.some(left))
-        const told = left.problems.length === 0 ? [{ field: "", problem: left.message }] : left.problems
-        problems.push(
-          ...told.map(({ field, problem }) => ({ field: `tasks.${index}${field === "" ? "" : `.${field}`}`, problem }))
-        )
-      }
+      else if (outcome.left._tag === "TaskRefused") refusals.push({ index, refusal: outcome.left })
     }
-    if (Option.isSome(refused)) return yield* refuse(problems, refused.value.reasons)
+    const [first] = refusals
+    if (first !== undefined) return yield* refuse(problemsOfJob(submission, refusals), first.refusal.reasons)
     // What could come right with time is told only where nothing else is wrong.
     for (const outcome of prepared) if (Either.isLeft(outcome)) return yield* Effect.fail(outcome.left)
     return tasks
@@ -225,6 +270,12 @@ export const makeJobs = ({ crew, nextId, settings, store, turn, validator }: Job
       idempotency,
       tasks
     })
+    const now = yield* epochMs
+    const late = tasks.flatMap(({ deadline }, index) => {
+      const problems = deadlineProblems(deadline, now)
+      return problems.length === 0 ? [] : [{ index, refusal: refuseTask(problems) }]
+    })
+    if (late.length > 0) return yield* refuse(problemsOfJob(submission, late), [])
     const firstDeadline = tasks.reduce((least, { deadline }) => Math.min(least, deadline), Number.POSITIVE_INFINITY)
     // Due even where nobody heard that it was accepted.
     return yield* Effect.uninterruptible(

@@ -97,11 +97,15 @@ export const planOf = ({
   const [first] = cycle
   if (first !== undefined) {
     const named = cycle.map((place) => tasks[place]?.name ?? `tasks.${place}`)
+    const isByMode = cycle.some((place, index) => {
+      const next = cycle[index + 1]
+      return next !== undefined && tasks[place]?.dependsOn?.some((given) => places.get(given) === next) !== true
+    })
     problems.push({
       field: `tasks.${first}.dependsOn`,
       problem:
         `these tasks would wait for each other: ${named.slice(0, 20).join(" -> ")}` +
-        (mode === "parallel" ? "" : ` (in the mode ${mode} tasks wait for those before them, too)`)
+        (isByMode ? ` (in the mode ${mode} tasks wait for those before them, too)` : "")
     })
   }
   return problems.length === 0 ? Either.right(planned) : Either.left(problems)

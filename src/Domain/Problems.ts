@@ -37,6 +37,12 @@ const isTelling = (issue: Issue, all: ReadonlyArray<Issue>): boolean =>
     all.some((other) => other._tag !== "Unexpected" && isWithin(other, issue))
   )
 
+/** What is expected in the words of JSON: the names of our own types say nothing to who sends it. */
+const inJson = (expected: string): string => {
+  if (expected.startsWith("ReadonlyArray<")) return "an array"
+  return expected.startsWith("{ ") || /^[A-Z][A-Za-z]*$/.test(expected) ? "an object" : expected.replace(/\.$/, "")
+}
+
 /** One sentence of what the members of a union said of one value. */
 const merge = (messages: ReadonlyArray<string>): string => {
   const expectations: Array<string> = []
@@ -46,12 +52,12 @@ const merge = (messages: ReadonlyArray<string>): string => {
     const [, expected, got] = /^Expected (.+?), actual (.*)$/s.exec(message) ?? []
     if (expected === undefined || got === undefined) others.push(message)
     else {
-      expectations.push(expected)
+      expectations.push(inJson(expected))
       actual = got
     }
   }
   const expected =
-    expectations.length === 0 ? [] : [`expected ${expectations.join(" or ")}, got ${shorten(actual, 80)}`]
+    expectations.length === 0 ? [] : [`expected ${[...new Set(expectations)].join(" or ")}, got ${shorten(actual, 80)}`]
   return shorten([...others, ...expected].join("; or "), maxProblemLength)
 }
 

@@ -67,7 +67,9 @@ export const maxDependencies = 100
 
 /** Where the end of a task or a job is told. */
 export const CallbackUrl = Schema.String.pipe(
-  Schema.pattern(/^https?:\/\//, { message: () => "expected a URL that begins with https://" }),
+  Schema.pattern(/^https?:\/\//, {
+    message: () => "expected a URL that begins with https:// (or http:// where the service allows private addresses)"
+  }),
   Schema.maxLength(2048)
 )
 

@@ -37,6 +37,11 @@ export const costUsd = (usage: Usage, price: Price | undefined): number | undefi
         usage.outputTokens * price.output) /
       1_000_000
 
+const plainNumber = new Intl.NumberFormat("en-US", { useGrouping: false, maximumFractionDigits: 20 })
+
+/** An amount of USD in words: however small, without an exponent. */
+export const inUsd = (amount: number): string => `${plainNumber.format(amount)} USD`
+
 /** What a task has used. */
 export const Spent = Schema.Struct({
   costUsd: Schema.propertySignature(Schema.Number).annotations({

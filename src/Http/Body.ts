@@ -12,8 +12,11 @@ const maxDiscardedBytes = 64 * 1024 * 1024
 /** Deeper JSON than this overflows the stack of whoever walks it recursively. */
 const maxDepth = 100
 
-export const tooLarge = (maxBytes: number): PayloadTooLarge =>
-  new PayloadTooLarge({ message: `The body is larger than ${maxBytes} bytes`, maxBytes })
+/** What is read at once: all that was sent, or one line of it. */
+type Piece = "body" | "line"
+
+export const tooLarge = (maxBytes: number, piece: Piece = "body"): PayloadTooLarge =>
+  new PayloadTooLarge({ message: `The ${piece} is larger than ${maxBytes} bytes`, maxBytes })
 
 const unreadable = (message: string): InvalidRequest => new InvalidRequest({ message, problems: [] })
 
@@ -99,15 +102,29 @@ const attempt = <A>(read: () => A): A | Error => {
   }
 }
 
-/** JSON in UTF-8, as deep as the service can walk. */
-export const parseJson = (bytes: Uint8Array): Effect.Effect<unknown, InvalidRequest> => {
-  const text = attempt(() => utf8.decode(bytes))
-  if (text instanceof Error) return unreadable("The body is not UTF-8 text")
-  if (text.trim() === "") return unreadable("The body is empty; JSON was expected")
-  if (isTooDeep(text)) return unreadable(`The body's JSON is nested more than ${maxDepth} levels deep`)
-  const value = attempt((): unknown => JSON.parse(text))
-  return value instanceof Error ? unreadable(`The body is not JSON: ${value.message}`) : Effect.succeed(value)
+/** Whether text that is not JSON as a whole is JSON Lines: its first line is an object by itself. */
+const isJsonLines = (text: string): boolean => {
+  const [first = "", rest = ""] = text.trim().split(/\n(.*)/s)
+  return first.startsWith("{") && rest !== "" && !(attempt((): unknown => JSON.parse(first)) instanceof Error)
 }
+
+/** JSON in UTF-8, as deep as the service can walk. */
+export const parseJson = (bytes: Uint8Array, piece: Piece = "body"): Effect.Effect<unknown, InvalidRequest> => {
+  const text = attempt(() => utf8.decode(bytes))
+  if (text instanceof Error) return unreadable(`The ${piece} is not UTF-8 text`)
+  if (text.trim() === "") return unreadable(`The ${piece} is empty; JSON was expected`)
+  if (isTooDeep(text)) return unreadable(`The ${piece}'s JSON is nested more than ${maxDepth} levels deep`)
+  const value = attempt((): unknown => JSON.parse(text))
+  if (!(value instanceof Error)) return Effect.succeed(value)
+  const hint = isJsonLines(text)
+    ? ". It holds a JSON value a line: POST /v1/tasks takes a task a line as Content-Type: application/x-ndjson"
+    : ""
+  return unreadable(`The ${piece} is not JSON: ${value.message}${hint}`)
+}
+
+/** The type of the body as its sender names it: in lower case, without parameters. */
+export const mediaTypeOf = ({ headers }: HttpServerRequest.HttpServerRequest): string | undefined =>
+  headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase()
 
 /** What the request says of its body before any of it is read. */
 export const declaredLength = (request: HttpServerRequest.HttpServerRequest): number | undefined => {

@@ -2,7 +2,7 @@ import * as HttpBody from "@effect/platform/HttpBody"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import { Effect, Stream } from "effect"
-import { bulkType } from "../Coordinator/Api.js"
+import { bulkType, isBulkType } from "../Coordinator/Api.js"
 import {
   Forbidden,
   InvalidRequest,
@@ -12,7 +12,7 @@ import {
 } from "../Domain/ApiError.js"
 import { speaksOpenAi } from "../Gateway/OpenAiErrors.js"
 import { Settings, type SettingsShape } from "../Settings.js"
-import { declaredLength, discardBody, hasBody, tooLarge } from "./Body.js"
+import { declaredLength, discardBody, hasBody, mediaTypeOf, tooLarge } from "./Body.js"
 import { pathOf } from "./Errors.js"
 import { Shutdown } from "./Shutdown.js"
 
@@ -72,8 +72,8 @@ const checkBody = (
   settings: SettingsShape
 ): PayloadTooLarge | UnsupportedMediaType | undefined => {
   if (!hasBody(request)) return undefined
-  const contentType = request.headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase()
-  const isBulk = contentType === bulkType && takesBulk(request)
+  const contentType = mediaTypeOf(request)
+  const isBulk = isBulkType(contentType) && takesBulk(request)
   if (!isBulk && (declaredLength(request) ?? 0) > settings.maxBodyBytes) {
     discardBody(request)
     return tooLarge(settings.maxBodyBytes)
@@ -81,7 +81,11 @@ const checkBody = (
   if (!changesState(request.method)) return undefined
   if (!isBulk && contentType !== "application/json") {
     return new UnsupportedMediaType({
-      message: `The body must be sent as Content-Type: application/json${contentType === undefined ? "" : `, not ${contentType.slice(0, 100)}`}`
+      message: [
+        "The body must be sent as Content-Type: application/json",
+        takesBulk(request) ? ` or, with a task a line, ${bulkType}` : "",
+        contentType === undefined ? "" : `, not ${contentType.slice(0, 100)}`
+      ].join("")
     })
   }
   const encoding = request.headers["content-encoding"]?.trim().toLowerCase() ?? "identity"

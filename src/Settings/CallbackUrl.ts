@@ -8,6 +8,8 @@ const maxLength = 2048
 /** The host of a URL as it is connected to: without the brackets of an IPv6 address and the dot that may end a name. */
 export const hostOf = (url: URL): string => url.hostname.replace(/^\[(.*)\]$/, "$1").replace(/\.$/, "")
 
+const httpsOnly = "it must begin with https:// (http:// is taken only where webhooks.allowPrivate is set)"
+
 const isOwnName = (host: string): boolean => host === "localhost" || host.endsWith(".localhost")
 
 /**
@@ -20,14 +22,14 @@ export const urlProblem = (text: string, allowPrivate: boolean): string | undefi
   if (/\p{Cc}/u.test(text)) return "it holds a control character: percent-encode it"
   if (!URL.canParse(text)) return "it is not a URL"
   const url = new URL(text)
-  if (url.protocol !== "https:" && url.protocol !== "http:") return "it must begin with https://"
+  if (url.protocol !== "https:" && url.protocol !== "http:") {
+    return allowPrivate ? "it must begin with https:// or http://" : httpsOnly
+  }
   if (url.username !== "" || url.password !== "") {
     return "it must hold no user name or password: what is signed needs none"
   }
   if (allowPrivate) return undefined
-  if (url.protocol === "http:") {
-    return "it must begin with https:// (http:// is taken only where webhooks.allowPrivate is set)"
-  }
+  if (url.protocol === "http:") return httpsOnly
   const host = hostOf(url)
   return isOwnName(host) || (isIP(host) !== 0 && !isPublicAddress(host))
     ? "it leads to an address that is not public (such are taken only where webhooks.allowPrivate is set)"

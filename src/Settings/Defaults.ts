@@ -11,6 +11,7 @@ export const defaults = {
   host: "127.0.0.1",
   port: 7337,
   apiKeys: [],
+  apiKey: undefined,
   maxBodyBytes: 4 * 1024 * 1024,
   maxHeldBytes: 256 * 1024 * 1024,
   database: "dream-team.db",

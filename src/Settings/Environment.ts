@@ -45,6 +45,7 @@ const globals: Readonly<Record<string, Variable>> = {
   HOST: { path: ["host"], reading: text },
   PORT: { path: ["port"], reading: number },
   API_KEYS: { path: ["apiKeys"], reading: listed },
+  API_KEY: { path: ["apiKey"], reading: text },
   DATABASE: { path: ["database"], reading: text },
   PLATFORMS: { path: ["use"], reading: listed },
   RETENTION_TASKS: { path: ["retention", "tasksMs"], reading: text },

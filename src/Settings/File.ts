@@ -181,6 +181,13 @@ const ApiKeyText = Schema.String.pipe(
   )
 )
 
+/** A key as it is sent: whoever checks it may have any rules of its own. */
+const sentApiKey = (description: string) =>
+  Schema.String.pipe(
+    Schema.pattern(/^[\x21-\x7e]+$/),
+    taking("a key of printable characters without blanks", description)
+  )
+
 const WebhookSecret = Schema.String.pipe(
   Schema.filter((text) => {
     const base64 = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1]
@@ -231,12 +238,7 @@ const PlatformFile = group(
       )
     ),
     baseUrl: may(url("Where its API is")),
-    apiKey: may(
-      Schema.String.pipe(
-        Schema.pattern(/^[\x21-\x7e]+$/),
-        taking("a key of printable characters without blanks", "Its API key; better kept in the environment")
-      )
-    ),
+    apiKey: may(sentApiKey("Its API key; better kept in the environment")),
     model: may(Text.pipe(taking("a model's name", "The model used where a task names none"))),
     classes: may(
       group(
@@ -399,6 +401,11 @@ export const SettingsFile = group(
     ),
     apiKeys: may(
       many(ApiKeyText, "The keys that clients may use, as tenant:key or key; none = no authentication, loopback only")
+    ),
+    apiKey: may(
+      sentApiKey(
+        "The key that the command line sends to the service, without its tenant's name; default: the first of apiKeys"
+      )
     ),
     database: may(Database),
     logLevel: may(LogLevel),

@@ -334,6 +334,12 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
       expected: "each key once (a tenant may have several)"
     })
   }
+  const apiKey = choose(
+    ["apiKey"],
+    (values) => (values.apiKey === undefined ? undefined : Redacted.make(values.apiKey)),
+    defaults.apiKey,
+    (key) => (key === undefined ? undefined : redacted)
+  )
   // Keys that are only mistyped are already named; without them the host would be blamed as well.
   const keysIntended =
     apiKeys.length > 0 || layers.some(({ mistakes }) => mistakes.some(({ path }) => path[0] === "apiKeys"))
@@ -707,6 +713,7 @@ const assemble = (layers: ReadonlyArray<Layered>) => {
     host,
     port,
     apiKeys,
+    apiKey,
     maxBodyBytes,
     maxHeldBytes,
     database,

@@ -126,6 +126,8 @@ export interface SettingsShape {
   readonly port: number
   /** None = no authentication, loopback only. */
   readonly apiKeys: ReadonlyArray<ApiKey>
+  /** What the command line sends to the service; the first of `apiKeys` where absent. */
+  readonly apiKey?: Redacted.Redacted<string> | undefined
   /** Largest request body accepted, bytes. */
   readonly maxBodyBytes: number
   /** Bytes of request bodies being read and of calls that wait, at most; beyond it the service says that it is full. */

@@ -275,16 +275,22 @@ export const makeConsequences = (
     const stopped = (job: {
       readonly closing: string | null
       readonly closed_for: TaskId | null
+      readonly name: string | null
     }): TaskError | undefined =>
       job.closing === "stopped"
-        ? { type: "stopped", message: `The task ${job.closed_for ?? ""} of the same job did not succeed` }
+        ? { type: "stopped", message: `The task ${job.name ?? job.closed_for ?? ""} of the same job did not succeed` }
         : undefined
 
     /** Cancels what a closing job must not do any more, `limit` tasks at most; answers how many they were. */
     const cancelRest = (seq: number, id: JobId, at: number, limit: number): Effect.Effect<number, SqlError> =>
       Effect.gen(function* () {
-        const [job] = yield* sql<{ readonly closing: JobRow["closing"]; readonly closed_for: TaskId | null }>`
-          SELECT closing, closed_for FROM jobs WHERE id = ${id} AND closing IS NOT NULL`
+        const [job] = yield* sql<{
+          readonly closing: JobRow["closing"]
+          readonly closed_for: TaskId | null
+          readonly name: string | null
+        }>`
+          SELECT closing, closed_for, (SELECT name FROM tasks WHERE tasks.id = closed_for) AS name
+          FROM jobs WHERE id = ${id} AND closing IS NOT NULL`
         const rows =
           job === undefined
             ? []

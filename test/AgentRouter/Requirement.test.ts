@@ -335,6 +335,11 @@ describe("Requirement", () => {
     assert.deepStrictEqual(cost, Option.some(tooDear(0.035, 0.03499)))
     const hair = Either.getLeft(filterOne(need({ ...sized, inputTokens: 10_001, maxCostUsd: 0.035 })))
     assert.deepStrictEqual(hair, Option.some(tooDear(0.0351, 0.035)))
+    const tiny = Either.getLeft(filterOne(need({ ...sized, maxCostUsd: 1e-7 })))
+    assert.include(
+      Option.getOrElse(tiny, () => ""),
+      "more than the 0.0000001 USD it may cost at most"
+    )
   })
 
   it("a setting maps a class, `balanced` too; its model is served by its own name, and one of a class's very name by that", () => {

@@ -20,6 +20,7 @@ const inFolder = <A, E>(use: (folder: string) => Effect.Effect<A, E, FileSystem.
 const secrets = {
   OPENAI_API_KEY: "sk-hush",
   DREAM_TEAM_API_KEYS: "team-a:hush-hush-hush-hush",
+  DREAM_TEAM_API_KEY: "hush-hush",
   DREAM_TEAM_DATABASE: "postgres://ann:hush@db.example/tasks?password=hush"
 }
 
@@ -43,6 +44,7 @@ describe("config show", () => {
         expect(row("tasks.maxAttempts")).toEqual(["tasks.maxAttempts", "3", path])
         expect(row("tasks.deadlineMs")?.[1]).toBe("24 h")
         expect(row("apiKeys")).toEqual(["apiKeys", "team-a:<redacted>", "DREAM_TEAM_API_KEYS"])
+        expect(row("apiKey")).toEqual(["apiKey", "<redacted>", "DREAM_TEAM_API_KEY"])
         expect(row("platforms.codex.weight")).toEqual(["platforms.codex.weight", "2", "DREAM_TEAM_CODEX_WEIGHT"])
         expect(row("platforms.codex.apiKey")).toEqual(["platforms.codex.apiKey", "<redacted>", "OPENAI_API_KEY"])
         expect(row("platforms.codex.limits.burst")?.[1]).toBe("none")

@@ -1,15 +1,24 @@
+import { gzipSync } from "node:zlib"
+import * as FileSystem from "@effect/platform/FileSystem"
 import * as NodeContext from "@effect/platform-node/NodeContext"
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Exit, Layer, Schema } from "effect"
+import { ConfigProvider, Effect, Either, Exit, Layer, Redacted, Schema } from "effect"
 import { run } from "../../src/Cli.js"
 import { PlatformResources, ResourcesView } from "../../src/Domain/Lease.js"
+import { TenantId } from "../../src/Domain/Task.js"
 import { PlatformHistory } from "../../src/ResourceManager/Api.js"
 import { resources } from "../Http/scripted.js"
 import { patch, start } from "../Http/server.js"
 import { captured } from "../support/CapturedConsole.js"
 
 /** No variables but those of a test. */
-const environment = Layer.merge(NodeContext.layer, Layer.setConfigProvider(ConfigProvider.fromMap(new Map())))
+const variables = (given: Readonly<Record<string, string>>) =>
+  Layer.merge(
+    NodeContext.layer,
+    Layer.setConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(given)), { pathDelim: "_" }))
+  )
+
+const environment = variables({})
 
 const read = <A, I>(schema: Schema.Schema<A, I>, text: string): A =>
   Schema.decodeUnknownSync(Schema.parseJson(schema))(text)
@@ -40,6 +49,61 @@ describe("commands that ask the service", () => {
       const shutOff = yield* complaint("submit", "too late", "--priority", "low", "--url", url)
       assert.match(shutOff, /^No platform can start it before its deadline:\n {2}codex: it is used up; not before /)
     })
+  )
+
+  it.scopedLive("send the key of the client, or else the first of the service's", () =>
+    Effect.gen(function* () {
+      const keys = ["key-of-alice-alice", "key-of-bob-bob-bob"] as const
+      const [alice, bob] = keys.map((key) => ({ tenant: TenantId.make(key.slice(7, 10)), key: Redacted.make(key) }))
+      assert(alice !== undefined && bob !== undefined)
+      const { url } = yield* start({ apiKeys: [alice, bob] })
+      const outcome = (given: Readonly<Record<string, string>>) =>
+        Effect.map(
+          Effect.either(captured(run(["resources", "--json", "--url", url])).pipe(Effect.provide(variables(given)))),
+          (either) => (Either.isRight(either) && Exit.isSuccess(either.right.exit) ? "let in" : String(either))
+        )
+      const strangers = { DREAM_TEAM_API_KEYS: "eve:key-of-eve-eve-eve" }
+      assert.strictEqual(yield* outcome({ DREAM_TEAM_API_KEYS: `bob:${keys[1]}` }), "let in")
+      assert.strictEqual(yield* outcome({ ...strangers, DREAM_TEAM_API_KEY: keys[1] }), "let in")
+      const refusal = (given: Readonly<Record<string, string>>) =>
+        Effect.map(
+          Effect.flip(run(["resources", "--url", url])).pipe(Effect.provide(variables(given))),
+          ({ message }) => message
+        )
+      assert.strictEqual(
+        yield* refusal({}),
+        `The service at ${url} wants an API key: put yours into DREAM_TEAM_API_KEY.`
+      )
+      assert.match(yield* refusal(strangers), /it was sent, which is the first of DREAM_TEAM_API_KEYS\.$/)
+      assert.match(yield* refusal({ DREAM_TEAM_API_KEY: "x" }), /it was sent, which is DREAM_TEAM_API_KEY\.$/)
+    })
+  )
+
+  it.scopedLive("submit no file that is compressed, or that holds no task", () =>
+    Effect.gen(function* () {
+      const files = yield* FileSystem.FileSystem
+      const folder = yield* files.makeTempDirectoryScoped()
+      const { url } = yield* start()
+      const submitting = (name: string, content: Uint8Array) =>
+        Effect.zipRight(
+          files.writeFile(`${folder}/${name}`, content),
+          complaint("submit", "--file", `${folder}/${name}`, "--url", url)
+        )
+      const line = Buffer.from('{"prompt":"a"}\n')
+      assert.strictEqual(
+        yield* submitting("tasks.jsonl.gz", gzipSync(line)),
+        `The file ${folder}/tasks.jsonl.gz is compressed: tasks are read as text, a line each.`
+      )
+      for (const empty of ["", "\n \n"]) {
+        assert.strictEqual(
+          yield* submitting("empty.jsonl", Buffer.from(empty)),
+          `The file ${folder}/empty.jsonl holds no task: nothing was submitted.`
+        )
+      }
+      const long = Buffer.from(`{"prompt":"${"a".repeat(300)}"}\n`.repeat(1_000))
+      yield* files.writeFile(`${folder}/long.jsonl`, long)
+      assert.lengthOf((yield* printed("submit", "--file", `${folder}/long.jsonl`, "--url", url)).split("\n"), 1_000)
+    }).pipe(Effect.provide(NodeContext.layer))
   )
 
   it.scopedLive("tell a platform's history, a page at a time", () =>

@@ -285,6 +285,10 @@ describe("words", () => {
         { ...common, jobId: job, type: "webhook.failed", ...webhook, why: "it is gone" },
         `job ${id}  webhook given up after 2 attempts: it is gone`
       ],
+      [
+        { ...common, jobId: job, type: "webhook.failed", ...webhook, attempts: 1, why: "it is gone" },
+        `job ${id}  webhook given up after 1 attempt: it is gone`
+      ],
       [{ ...common, platform: codex, type: "platform.back" }, "platform codex  back in service"],
       [{ ...common, tenant: ann, type: "budget.reset" }, "key ann  a new day's budget"]
     ]
@@ -298,6 +302,19 @@ describe("words", () => {
     assert.include(
       taskText({ ...open, state: "waiting", waiting: { until: now + 60_000, why: "all are exhausted" } }, [], now),
       "waiting (all are exhausted; looked at again in 1 min)"
+    )
+    assert.include(
+      taskText(
+        {
+          ...open,
+          state: "waiting",
+          deadline: now + 3_600_000,
+          waiting: { until: now + 3_600_000, why: "waits for its alternative class-1" }
+        },
+        [],
+        now
+      ),
+      "waiting (waits for its alternative class-1; its deadline is in 1 h)"
     )
     assert.include(
       taskText({ ...open, state: "failed", error: { type: "deadline", message: "It came too late." } }, [], now),

@@ -457,7 +457,7 @@ describe("alternatives", () => {
       yield* eventually(received, (calls) => calls.some(({ model, state }) => model === "large" && state === "open"))
       const waiting = yield* get(id)
       assert.strictEqual(waiting.state, "waiting")
-      assert.include(waiting.waiting?.why ?? "", "class-1")
+      assert.strictEqual(waiting.waiting?.why, "waits for its alternative class-1")
       yield* coordinator.cancel(ann, id)
       yield* eventually(received, (calls) => calls.at(-1)?.state === "interrupted")
       const task = yield* get(id)

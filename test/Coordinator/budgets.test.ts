@@ -4,6 +4,7 @@ import { Effect, Option, TestClock } from "effect"
 import { Budgets } from "../../src/Budgets.js"
 import { Coordinator } from "../../src/Coordinator.js"
 import { PlatformFailure } from "../../src/Domain/Failure.js"
+import type { JobSubmission } from "../../src/Domain/Job.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import { type TaskId, type TaskSubmission, TenantId } from "../../src/Domain/Task.js"
 import type { SettingsOptions } from "../../src/Settings.js"
@@ -170,24 +171,38 @@ describe("a job's budget", () => {
     )
   )
 
-  it.scoped("that one of its tasks can never keep to is refused", () =>
+  it.scoped("that one of its tasks can never keep to is refused, and named as the job's", () =>
     run(
       [{ id: "codex", settings: priced("codex") }],
       {},
       Effect.gen(function* () {
         const { jobs } = yield* Coordinator
-        const refused = yield* Effect.flip(
-          jobs.submit(
-            tenant,
-            { maxCostUsd: 0.0001, tasks: [{ prompt: "Why?", maxOutputTokens: 1_000 }] },
-            Option.none()
-          )
-        )
-        assert.strictEqual(refused._tag, "TaskRefused")
-        if (refused._tag !== "TaskRefused") return
+        const problemsOf = (submission: JobSubmission) =>
+          Effect.map(Effect.flip(jobs.submit(tenant, submission, Option.none())), (refused) => {
+            assert(refused._tag === "TaskRefused")
+            return refused.problems.map(({ field, problem }) => `${field}: ${problem}`)
+          })
+        const task = { prompt: "Why?", maxOutputTokens: 1_000 }
+        const [cost, ...others] = yield* problemsOf({ maxCostUsd: 0.0001, tasks: [task, task, task] })
+        assert.match(String(cost), /^maxCostUsd: the task may cost more .* \(of tasks\.0 and 2 others\)$/)
+        assert.deepStrictEqual(others, [])
+
+        const [tokens, own, ...rest] = yield* problemsOf({
+          maxTokens: 20,
+          tasks: [
+            { ...task, maxTokens: 10_000 },
+            { ...task, maxTokens: 10 }
+          ]
+        })
+        assert.match(String(tokens), /^maxTokens: with the longest answer .* \(of tasks\.0\)$/)
+        assert.match(String(own), /^tasks\.1\.maxTokens: with the longest answer/)
+        assert.deepStrictEqual(rest, [])
+
+        const past = "1969-12-31T23:59:59Z"
+        const late = "it lies in the past: name an instant to come, or seconds from now"
         assert.deepStrictEqual(
-          refused.problems.map(({ field }) => field),
-          ["tasks.0.maxCostUsd"]
+          yield* problemsOf({ deadline: past, tasks: [task, { ...task, deadline: 60 }, { ...task, deadline: past }] }),
+          [`deadline: ${late} (of tasks.0)`, `tasks.2.deadline: ${late}`]
         )
       })
     )

@@ -245,7 +245,10 @@ describe("a job", () => {
         later: "cancelled",
         beside: "running"
       })
-      assert.strictEqual((yield* taskOf(coordinator, job.id, "later")).error?.type, "stopped")
+      assert.deepStrictEqual((yield* taskOf(coordinator, job.id, "later")).error, {
+        type: "stopped",
+        message: "The task first of the same job did not succeed"
+      })
       yield* script.say("do beside", succeed("B"))
       yield* comesTo(coordinator, job.id, { job: "failed", beside: "succeeded" })
       assert.notInclude(called(script), "do later")
@@ -398,6 +401,9 @@ describe("a job", () => {
       )
       const [circle] = yield* refusalOf({ mode: "sequential", tasks: [named("a", { dependsOn: ["b"] }), named("b")] })
       assert.match(String(circle), /a -> b -> a \(in the mode sequential tasks wait for those before them, too\)/)
+      assert.deepStrictEqual(yield* refusalOf({ tasks: [named("a", { type: "testing", dependsOn: ["a"] })] }), [
+        "tasks.0.dependsOn: these tasks would wait for each other: a -> a"
+      ])
       const stranger = TaskId.make("01900000-0000-7000-8000-000000000000")
       assert.deepStrictEqual(yield* refusalOf({ tasks: [named("a", { dependsOn: [stranger] })] }), [
         `tasks.0.dependsOn.0: there is no task ${stranger}`

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Option, TestClock } from "effect"
+import { Effect, Exit, Layer, Option, TestClock } from "effect"
 import { Coordinator } from "../../src/Coordinator.js"
-import { RateLimited, ServiceUnavailable } from "../../src/Domain/ApiError.js"
+import { RateLimited, ServiceUnavailable, TaskRefused } from "../../src/Domain/ApiError.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import { ResourceManager } from "../../src/ResourceManager.js"
 import * as Testing from "../../src/Testing.js"
-import { ask, reaches, submitted, tenant } from "./harness.js"
+import { ask, failureOf, fresh, reaches, submitted, tenant } from "./harness.js"
 
 const codex = PlatformId.make("codex")
 
@@ -58,5 +58,29 @@ describe("a task that cannot start before its deadline", () => {
       yield* TestClock.adjust("1 second")
       yield* reaches(coordinator, id, "succeeded")
     }).pipe(Effect.provide(team))
+  )
+})
+
+describe("a deadline that passes while the task is looked at", () => {
+  it.scoped("is refused: nothing is stored that was late before it began", () =>
+    Effect.gen(function* () {
+      const { coordinator } = yield* fresh()
+      const late = ask("late", { deadline: -0.001 })
+      const problem = "it passed while the task was looked at: leave it more time"
+      const problemsOf = (submitted: Effect.Effect<unknown, unknown>) =>
+        Effect.map(Effect.exit(submitted), (exit) => {
+          const failure = failureOf(exit)
+          assert(Exit.isFailure(exit) && failure instanceof TaskRefused)
+          return failure.problems
+        })
+      const field = "deadline"
+      assert.deepStrictEqual(yield* problemsOf(submitted(coordinator, late)), [{ field, problem }])
+      assert.deepStrictEqual(yield* problemsOf(coordinator.preview(tenant, late)), [{ field, problem }])
+      assert.deepStrictEqual(
+        yield* problemsOf(coordinator.jobs.submit(tenant, { tasks: [ask("fine"), late] }, Option.none())),
+        [{ field: "tasks.1.deadline", problem }]
+      )
+      assert.deepStrictEqual((yield* coordinator.list(tenant, {})).tasks, [])
+    })
   )
 })

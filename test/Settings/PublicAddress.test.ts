@@ -156,6 +156,7 @@ describe("a callback's URL", () => {
   it("needs a secret to sign with", () => {
     const settings = { allowPrivate: false, secrets: [], urlFor: "attention", expireMs: 1 } as const
     assert.deepStrictEqual(callbackProblems(undefined, settings), [])
+    assert.match(urlProblem("ftp://example.com", true) ?? "", /^it must begin with https:\/\/ or http:\/\/$/)
     const [problem] = callbackProblems("https://example.com", settings)
     assert.strictEqual(problem?.field, "callbackUrl")
     assert.include(problem?.problem ?? "", "DREAM_TEAM_WEBHOOK_SECRETS")

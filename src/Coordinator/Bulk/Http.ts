@@ -62,7 +62,7 @@ export const submitAll = ({
     Option.orElse(Option.fromNullable(line.idempotencyKey), () => Option.map(key, (all) => `${all}:${number}`))
 
   const submitLine = Effect.fnUntraced(function* (number: number, bytes: Uint8Array) {
-    const line = yield* decodeLine(yield* parseJson(bytes))
+    const line = yield* decodeLine(yield* parseJson(bytes, "line"))
     const { idempotencyKey: _, ...submission } = line
     const { replayed, task } = yield* coordinator.submit(tenant, submission, keyOf(line, number))
     const verdict: BulkVerdict = { line: number, id: task.id, state: task.state }
@@ -81,7 +81,7 @@ export const submitAll = ({
           )
         )
       : bytes === undefined
-        ? Effect.succeed(refusal(number, tooLarge(maxLineBytes)))
+        ? Effect.succeed(refusal(number, tooLarge(maxLineBytes, "line")))
         : submitLine(number, bytes).pipe(
             Effect.catchAll((error) => Effect.succeed(refusal(number, error))),
             Effect.catchAllDefect((defect) =>

@@ -70,7 +70,9 @@ describe("many tasks in one request", () => {
         "6 accepted",
         "7 accepted"
       ])
-      const [, second] = verdicts
+      const [, second, third] = verdicts
+      assert(third !== undefined && "error" in third)
+      assert.match(third.error.message, /^The line is not JSON: /)
       assert(second !== undefined && "error" in second)
       assert.deepStrictEqual(second.error.details, {
         problems: [{ field: "unknown", problem: "is not a known field" }]
@@ -111,11 +113,58 @@ describe("many tasks in one request", () => {
       )
       const verdicts = yield* Effect.flatMap(post(body), verdictsOf)
       assert.deepStrictEqual(verdicts.slice(-2).map(shown), ["21 payload-too-large", "22 accepted"])
+      const tooLong = verdicts.at(-2)
+      assert(tooLong !== undefined && "error" in tooLong)
+      assert.strictEqual(tooLong.error.message, "The line is larger than 2000 bytes")
       assert.lengthOf(
         verdicts.filter((verdict) => "id" in verdict),
         21
       )
     }).pipe(Effect.provide(service({ maxBodyBytes: 2_000 })))
+  )
+
+  it.effect("are taken by each of the names that JSON Lines goes by", () =>
+    Effect.gen(function* () {
+      for (const type of ["application/jsonl", "application/x-jsonlines", "application/ndjson; charset=utf-8"]) {
+        const response = yield* post(lines({ prompt: "one" }, { prompt: "two" }), { "content-type": type })
+        assert.deepStrictEqual((yield* verdictsOf(response)).map(shown), ["1 accepted", "2 accepted"], type)
+      }
+      const messageOf = (type: string) =>
+        Effect.flatMap(post(lines({ prompt: "one" }, { prompt: "two" }), { "content-type": type }), (response) =>
+          Effect.map(
+            Effect.promise(() => response.text()),
+            (text) => `${response.status} ${JSON.parse(text).error.message}`
+          )
+        )
+      assert.strictEqual(
+        yield* messageOf("text/plain"),
+        "415 The body must be sent as Content-Type: application/json or, with a task a line, application/x-ndjson, not text/plain"
+      )
+      assert.match(
+        yield* messageOf("application/json"),
+        /^400 The body is not JSON: .*\. It holds a JSON value a line: POST \/v1\/tasks takes .* application\/x-ndjson$/
+      )
+    }).pipe(Effect.provide(service()))
+  )
+
+  it.effect("are told what is wrong with a line in words of JSON", () =>
+    Effect.gen(function* () {
+      const verdicts = yield* Effect.flatMap(
+        post(lines("null", "[]", { prompt: "x", context: [1], metadata: 5, tools: {}, responseFormat: "text" })),
+        verdictsOf
+      )
+      const problems = verdicts.map((verdict) => ("error" in verdict ? Object(verdict.error.details).problems : []))
+      assert.deepStrictEqual(problems, [
+        [{ field: "", problem: "expected an object, got null" }],
+        [{ field: "", problem: "expected an object, got []" }],
+        [
+          { field: "context.0", problem: "expected an object, got 1" },
+          { field: "tools", problem: "expected an array, got {}" },
+          { field: "responseFormat", problem: 'expected an object, got "text"' },
+          { field: "metadata", problem: "expected an object, got 5" }
+        ]
+      ])
+    }).pipe(Effect.provide(service()))
   )
 
   it.effect("pass the same doors as one", () =>
