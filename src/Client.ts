@@ -18,11 +18,10 @@ import {
   type ServiceUnavailable,
   type Unauthorized
 } from "./Domain/ApiError.js"
-import { mayBeLast, ServiceEvent, TaskEvent } from "./Domain/Event.js"
+import { type EventKind, type EventTypeFilter, mayBeLast, ServiceEvent, TaskEvent } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { SessionId } from "./Domain/Session.js"
 import { isTerminal, type JobId, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
-import type { EventKind } from "./Events/Api.js"
 
 export { type BulkError, type BulkOptions, InvalidLine, VerdictsMissing } from "./Client/Bulk.js"
 
@@ -146,7 +145,7 @@ interface Followed<A> {
 /** Which of all events to follow; what is absent does not matter. */
 export interface EventsFilter {
   /** Each whole, such as `task.failed`, or a family, such as `task.*`. */
-  readonly types?: ReadonlyArray<string> | undefined
+  readonly types?: ReadonlyArray<EventTypeFilter> | undefined
   readonly kind?: EventKind | undefined
   readonly task?: TaskId | undefined
   readonly job?: JobId | undefined
