@@ -24,6 +24,8 @@ import type { SessionId } from "./Domain/Session.js"
 import { isTerminal, type JobId, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
 
 export { type BulkError, type BulkOptions, InvalidLine, VerdictsMissing } from "./Client/Bulk.js"
+export { BulkLine, BulkVerdict } from "./Coordinator/Api.js"
+export type { EventKind, EventTypeFilter } from "./Domain/Event.js"
 
 export interface ClientOptions {
   /** Where the service is, such as `http://127.0.0.1:7337`. */
