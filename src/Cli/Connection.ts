@@ -68,6 +68,7 @@ const explain = (url: string, apiKey: Redacted.Redacted | undefined, problem: Re
       return problem.suggestion === undefined ? why : `${why}\nThe check suggests: ${problem.suggestion}`
     }
     case "RateLimited":
+      if (problem.reasons.length === 0) return `${problem.message} There is room in ${duration(problem.retryAfterMs)}.`
       return [
         `The limits leave no room for it before its deadline; try again in ${duration(problem.retryAfterMs)}:`,
         ...problem.reasons.map((reason) => reasonLine(reason, now))

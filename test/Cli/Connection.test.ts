@@ -4,6 +4,7 @@ import { ConfigProvider, Effect, Exit, Layer, Schema } from "effect"
 import { run } from "../../src/Cli.js"
 import { PlatformResources, ResourcesView } from "../../src/Domain/Lease.js"
 import { PlatformHistory } from "../../src/ResourceManager/Api.js"
+import { Settings } from "../../src/Settings.js"
 import { resources } from "../Http/scripted.js"
 import { patch, start } from "../Http/server.js"
 import { captured } from "../support/CapturedConsole.js"
@@ -39,6 +40,18 @@ describe("commands that ask the service", () => {
       )
       const shutOff = yield* complaint("submit", "too late", "--priority", "low", "--url", url)
       assert.match(shutOff, /^No platform can start it before its deadline:\n {2}codex: it is used up; not before /)
+    })
+  )
+
+  it.scopedLive("say of a key that has made its submissions of this minute when it may submit again", () =>
+    Effect.gen(function* () {
+      const { budgets } = Settings.make({ platforms: [] })
+      const { url } = yield* start({ budgets: { ...budgets, perKey: { requestsPerMinute: 1 } } })
+      yield* printed("submit", "first", "--url", url)
+      assert.match(
+        yield* complaint("submit", "second", "--url", url),
+        /^This API key may submit 1 times a minute\. Nothing was stored; try again later\. There is room in .+\.$/
+      )
     })
   )
 
