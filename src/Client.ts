@@ -6,24 +6,26 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import { Duration, Effect, Option, type ParseResult, type Redacted, Ref, Schedule, Schema, Stream } from "effect"
 import { Api } from "./Api.js"
-import { BulkLine, BulkVerdict, bulkType } from "./Coordinator/Api.js"
+import type { BulkError, BulkOptions, InvalidLine } from "./Client/Bulk.js"
+import * as Bulk from "./Client/Bulk.js"
+import type { BulkLine, BulkVerdict } from "./Coordinator/Api.js"
 import {
   ErrorBody,
   type Forbidden,
   type InternalError,
   type InvalidRequest,
   type NotFound,
-  type Overloaded,
-  type PayloadTooLarge,
   type ServiceUnavailable,
-  type Unauthorized,
-  type UnsupportedMediaType
+  type Unauthorized
 } from "./Domain/ApiError.js"
-import { mayBeLast, ServiceEvent, TaskEvent } from "./Domain/Event.js"
+import { type EventKind, type EventTypeFilter, mayBeLast, ServiceEvent, TaskEvent } from "./Domain/Event.js"
 import type { PlatformId } from "./Domain/Platform.js"
 import type { SessionId } from "./Domain/Session.js"
 import { isTerminal, type JobId, type Task, type TaskId, type TaskPreview, type TaskSubmission } from "./Domain/Task.js"
-import type { EventKind } from "./Events/Api.js"
+
+export { type BulkError, type BulkOptions, InvalidLine, VerdictsMissing } from "./Client/Bulk.js"
+export { BulkLine, BulkVerdict } from "./Coordinator/Api.js"
+export type { EventKind, EventTypeFilter } from "./Domain/Event.js"
 
 export interface ClientOptions {
   /** Where the service is, such as `http://127.0.0.1:7337`. */
@@ -90,26 +92,6 @@ const FollowErrorBody = Schema.Union(
   ErrorBody.ServiceUnavailable
 )
 
-/** What a submission of many tasks can fail with, beside the lines it refuses. */
-export type BulkError =
-  | Exclude<FollowError, NotFound | HttpApiDecodeError>
-  | Overloaded
-  | PayloadTooLarge
-  | UnsupportedMediaType
-
-const BulkErrorBody = Schema.Union(
-  ErrorBody.InvalidRequest,
-  ErrorBody.Unauthorized,
-  ErrorBody.Forbidden,
-  ErrorBody.InternalError,
-  ErrorBody.ServiceUnavailable,
-  ErrorBody.Overloaded,
-  ErrorBody.PayloadTooLarge,
-  ErrorBody.UnsupportedMediaType
-)
-const decodeVerdict = Schema.decode(Schema.parseJson(BulkVerdict))
-const encodeLine = Schema.encode(Schema.parseJson(BulkLine))
-
 const decodeEvent = Schema.decode(Schema.parseJson(TaskEvent))
 const decodeServiceEvent = Schema.decode(Schema.parseJson(ServiceEvent))
 const decodeErrorEvent = Schema.decode(Schema.parseJson(FollowErrorBody))
@@ -165,7 +147,7 @@ interface Followed<A> {
 /** Which of all events to follow; what is absent does not matter. */
 export interface EventsFilter {
   /** Each whole, such as `task.failed`, or a family, such as `task.*`. */
-  readonly types?: ReadonlyArray<string> | undefined
+  readonly types?: ReadonlyArray<EventTypeFilter> | undefined
   readonly kind?: EventKind | undefined
   readonly task?: TaskId | undefined
   readonly job?: JobId | undefined
@@ -319,39 +301,16 @@ export const make = Effect.fn("Client.make")(function* ({ baseUrl, apiKey }: Cli
 
   /**
    * Submits a task a line, of JSON as the API takes it, in one request; answers a verdict a line as they come. A line that
-   * is refused spoils only itself. With an idempotency key the whole is safe to repeat.
+   * is refused spoils only itself. With an idempotency key the whole is safe to repeat. What the lines fail with ends it,
+   * as it is; what was accepted by then stays accepted.
    */
-  const submitLines = <E>(
-    lines: Stream.Stream<Uint8Array, E>,
-    options: { readonly idempotencyKey?: string | undefined } = {}
-  ): Stream.Stream<BulkVerdict, BulkError> =>
-    Effect.gen(function* () {
-      const request = HttpClientRequest.post("/v1/tasks").pipe(
-        HttpClientRequest.bodyStream(lines, { contentType: bulkType }),
-        options.idempotencyKey === undefined
-          ? (unchanged: HttpClientRequest.HttpClientRequest) => unchanged
-          : HttpClientRequest.setHeader("idempotency-key", options.idempotencyKey)
-      )
-      const response = yield* http.execute(request)
-      if (response.status !== 200) {
-        return yield* Effect.flatMap(HttpClientResponse.schemaBodyJson(BulkErrorBody)(response), Effect.fail)
-      }
-      return response.stream.pipe(Stream.decodeText(), Stream.splitLines, Stream.mapEffect(decodeVerdict))
-    }).pipe(Stream.unwrap)
+  const submitLines = Bulk.submitLines(http)
 
   /** The same for submissions that are not JSON yet. */
   const submitAll = <E>(
     submissions: Stream.Stream<BulkLine, E>,
-    options: { readonly idempotencyKey?: string | undefined } = {}
-  ): Stream.Stream<BulkVerdict, BulkError> =>
-    submitLines(
-      submissions.pipe(
-        Stream.mapEffect(encodeLine),
-        Stream.map((line) => `${line}\n`),
-        Stream.encodeText
-      ),
-      options
-    )
+    options: BulkOptions = {}
+  ): Stream.Stream<BulkVerdict, BulkError | InvalidLine | E> => submitLines(Bulk.linesOf(submissions), options)
 
   // The generated method would read the whole stream before it answers.
   const { events: _, submit: __, ...tasks } = api.tasks

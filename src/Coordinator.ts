@@ -42,6 +42,8 @@ import { TaskStore } from "./TaskStore.js"
 import { TaskValidator } from "./TaskValidator.js"
 import { traced } from "./Telemetry/traced.js"
 
+export type { JobFilter, JobPage, Jobs } from "./Coordinator/Jobs.js"
+
 export interface TaskFilter {
   readonly state?: TaskState | undefined
   readonly type?: TaskType | undefined

@@ -24,7 +24,7 @@ import { makeSqlite } from "./Sql/Sqlite.js"
 import { SqlWriter } from "./Sql/Writer.js"
 
 export { DatabaseUnavailable, Ownership } from "./Sql/Ownership.js"
-export { SqlWriter } from "./Sql/Writer.js"
+export { Arrivals, SqlWriter } from "./Sql/Writer.js"
 
 const migrations = {
   "0001_tasks": tasks,

@@ -24,6 +24,8 @@ import * as Watching from "./Team/Watching.js"
 import { WebhookSender } from "./Webhooks/Sender.js"
 import { Webhooks } from "./Webhooks.js"
 
+export { Retention } from "./TaskStore/Retention.js"
+
 /** Every service of the team. */
 export type Team =
   | AgentRouter

@@ -172,7 +172,7 @@ describe("the house", () => {
         const light =
           target === undefined
             ? /^(effect|@effect\/platform)(\/|$)/.test(specifier)
-            : /^(Domain|Http)\/|(^|\/)Api\.ts$/.test(target)
+            : /^(Client|Domain|Http)\/|(^|\/)Api\.ts$/.test(target)
         if (!light) heavy.push(`${path} -> ${specifier}`)
         else if (target !== undefined) visit(target)
       }

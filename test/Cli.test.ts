@@ -102,6 +102,10 @@ describe("the command line", () => {
         [["submit", "why", "--deadline", "tomorrow"], "--deadline must be seconds from now, or an instant such as"],
         [["submit", "why", "--deadline", "0"], "--deadline must be seconds from now"],
         [["submit", "why", "--idempotency-key", "two words"], "--idempotency-key must be 1 to 255 visible ASCII"],
+        [
+          ["events", "--type", "job.*,task.fail"],
+          "--type: 'task.fail' is not a known type of event, did you mean task.failed?"
+        ],
         [["tasks", "show", "123"], "'123' is not a task's id"],
         [["resources", "--url", "ftp://there"], "--url must be an http or https URL"]
       ]

@@ -155,6 +155,8 @@ describe("Coordinator", () => {
         const exit = yield* Effect.exit(coordinator.list(tenant, filter))
         assert.strictEqual(failureOf(exit)?._tag, "InvalidRequest")
       }
+      const { message } = yield* Effect.flip(coordinator.list(tenant, { limit: 0, cursor: "!" }))
+      assert.match(message, /limit: it must be a whole number from 1 to 200.*cursor: it must be the `next`/)
     })
   )
 

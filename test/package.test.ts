@@ -2,6 +2,8 @@ import { readdirSync, readFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import * as Client from "../src/Client.js"
+import * as Root from "../src/index.js"
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..")
 const read = (path: string): string => readFileSync(join(root, path), "utf8")
@@ -9,6 +11,32 @@ const manifest = JSON.parse(read("package.json"))
 
 /** Embedded PostgreSQL has no version that is not called a beta. */
 const exact = /^\d+\.\d+\.\d+(-beta\.\d+)?$/
+
+/** Names for what the root and the client are used with, without a look for the module that has them. */
+const named: {
+  readonly submission: Root.JobSubmission
+  readonly states: readonly [Root.JobMode, Root.OnFailure, Root.JobState, Root.JobResult, Root.Job, Root.JobTask]
+  readonly jobs: readonly [Root.Jobs, Root.JobFilter, Root.JobPage]
+  readonly verdicts: readonly [Root.BulkLine, Root.BulkVerdict, Client.BulkLine, Client.BulkVerdict]
+  readonly failures: readonly [Client.BulkError, Client.FollowError]
+  readonly events: readonly [Root.EventTypeFilter, Root.SessionEventBody, Client.EventTypeFilter, Client.EventKind]
+} | null = null
+
+describe("what a program imports", () => {
+  it("is at the root, every service of the team among it", () => {
+    expect(named).toBeNull()
+    const tags = ["AgentRouter", "Benchmark", "Budgets", "CCRWatcher", "Coordinator", "Delegation", "Events", "Gateway"]
+    tags.push("Ownership", "PlatformDetector", "ResourceManager", "Retention", "TaskStore", "TaskValidator")
+    const schemas = ["JobSubmission", "JobResult", "JobMode", "OnFailure", "JobState", "BulkLine", "BulkVerdict"]
+    const missing = [...tags, "Arrivals", "SqlWriter", ...schemas].filter((name) => !(name in Root))
+    expect(missing).toEqual([])
+  })
+
+  it("is in the client, where the client answers it", () => {
+    const missing = ["BulkLine", "BulkVerdict", "InvalidLine", "VerdictsMissing"].filter((name) => !(name in Client))
+    expect(missing).toEqual([])
+  })
+})
 
 describe("package.json", () => {
   it("exports each module by its name, and the client and the testing tools in lower case", () => {

@@ -3,7 +3,7 @@ import type * as FileSystem from "@effect/platform/FileSystem"
 import type { HttpApiDecodeError } from "@effect/platform/HttpApiError"
 import type { HttpClientError } from "@effect/platform/HttpClientError"
 import { Clock, Effect, Option, type ParseResult, Predicate, type Redacted, Schema } from "effect"
-import { type Client, make } from "../Client.js"
+import { type Client, make, type VerdictsMissing } from "../Client.js"
 import type { ApiError } from "../Domain/ApiError.js"
 import type { PlatformReason } from "../Domain/Failure.js"
 import { load } from "../Settings/Load.js"
@@ -13,7 +13,7 @@ import { CommandFailed, Misuse } from "./Exit.js"
 import { duration, printable, printJson, relative } from "./Output.js"
 
 /** What a request to the service may fail with. */
-export type RequestProblem = ApiError | HttpApiDecodeError | HttpClientError | ParseResult.ParseError
+export type RequestProblem = ApiError | HttpApiDecodeError | HttpClientError | ParseResult.ParseError | VerdictsMissing
 
 /** Where a service with these settings is reached from this machine. */
 export const urlOf = (host: string, port: number): string => {
@@ -81,6 +81,7 @@ const explain = (url: string, sent: SentKey | undefined, problem: RequestProblem
       return problem.suggestion === undefined ? why : `${why}\nThe check suggests: ${problem.suggestion}`
     }
     case "RateLimited":
+      if (problem.reasons.length === 0) return `${problem.message} There is room in ${duration(problem.retryAfterMs)}.`
       return [
         `The limits leave no room for it before its deadline; try again in ${duration(problem.retryAfterMs)}:`,
         ...problem.reasons.map((reason) => reasonLine(reason, now))

@@ -1,6 +1,5 @@
-import { Console, Effect, Option, Schema, Stream } from "effect"
-import { ServiceEvent } from "../Domain/Event.js"
-import { EventTypes } from "../Events/Api.js"
+import { Console, Effect, Either, Option, Schema, Stream } from "effect"
+import { parseEventTypes, ServiceEvent } from "../Domain/Event.js"
 import { type ServiceOptions, withService } from "./Connection.js"
 import { serviceEventLine } from "./EventWords.js"
 import { Misuse } from "./Exit.js"
@@ -16,12 +15,12 @@ const encode = Schema.encode(Schema.parseJson(ServiceEvent))
 export const run = ({ after, json, type, url }: EventsOptions) =>
   withService(url, (client) =>
     Effect.gen(function* () {
-      if (Option.exists(type, (types) => !Schema.is(EventTypes)(types))) {
-        return yield* new Misuse({
-          message: "--type must be types such as task.failed or families such as 'task.*', with commas between."
-        })
-      }
-      const types = Option.getOrUndefined(Option.map(type, (list) => list.split(",")))
+      const types = Option.isNone(type)
+        ? undefined
+        : yield* Either.mapLeft(
+            parseEventTypes(type.value),
+            (problem) => new Misuse({ message: `--type: ${problem}${/[.?]$/.test(problem) ? "" : "."}` })
+          )
       yield* Stream.runForEach(client.events({ types }, Option.getOrUndefined(after)), (event) =>
         json
           ? Effect.flatMap(Effect.orDie(encode(event)), (line) => Console.log(line))

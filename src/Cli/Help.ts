@@ -1,5 +1,5 @@
 import { HelpDoc } from "@effect/cli"
-import { nearest } from "../Settings/Problem.js"
+import { nearest } from "../Domain/nearest.js"
 
 /** A command that runs: its words after the program's name, and how it is called. */
 export interface CommandHelp {

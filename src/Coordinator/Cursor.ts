@@ -28,6 +28,9 @@ export const pageOf = (page: {
       : [])
   ]
   return problems.length > 0
-    ? new InvalidRequest({ message: "The list cannot be read so", problems })
+    ? new InvalidRequest({
+        message: `The page cannot be read. ${problems.map(({ field, problem }) => `${field}: ${problem}`).join(". ")}`,
+        problems
+      })
     : Effect.succeed({ limit, from })
 }

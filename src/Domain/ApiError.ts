@@ -60,13 +60,14 @@ export class TaskRefused extends Schema.TaggedError<TaskRefused>()("TaskRefused"
 }) {}
 
 /**
- * Every platform that could take the task has used up its limits until after the task's deadline. `reasons` says for
- * each when it could start at the earliest. Nothing was stored.
+ * The limits leave no room for it, and nothing was stored. Those of every platform that could take the task, or the day's
+ * budgets, are used up until after its deadline: `reasons` says for each platform when it could start at the earliest. Or
+ * the API key has made its submissions of this minute (`requestsPerMinute`): then there are no `reasons`.
  */
 export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
   message: Schema.String,
   reasons: Schema.Array(PlatformReason),
-  /** Until one of them could start such a task at the earliest, ms. */
+  /** Until there is room again, ms: one of them could start such a task, or the key may submit again. */
   retryAfterMs: Schema.NonNegative
 }) {}
 
@@ -249,7 +250,8 @@ export const ErrorBody = {
     described(
       "RateLimited",
       429,
-      "The limits of every platform that could take the task are used up until after its deadline. Nothing was stored."
+      "The limits of every platform that could take the task, or the budgets of the day, are used up until after its " +
+        "deadline; or the API key has made its submissions of this minute. Nothing was stored."
     )
   ),
 

@@ -1,6 +1,7 @@
-import { Schema } from "effect"
+import { Either, Schema } from "effect"
 import { FailureView } from "./Failure.js"
 import { LimitsPatch, ModelHealth, Performance } from "./Lease.js"
+import { nearest } from "./nearest.js"
 import { BreakerState, PlatformId, PlatformStatus } from "./Platform.js"
 import { SessionEventBody, SessionId } from "./Session.js"
 import { AlternativeKind, JobId, TaskError, TaskId, TenantId, Verdict } from "./Task.js"
@@ -205,3 +206,53 @@ export const ServiceEvent = Schema.Union(TaskEvent, JobEvent, PlatformEvent, Key
   identifier: "ServiceEvent"
 })
 export type ServiceEvent = typeof ServiceEvent.Type
+
+/** What an event belongs to. */
+export const EventKind = Schema.Literal("task", "job", "platform", "key", "session")
+export type EventKind = typeof EventKind.Type
+
+export type EventType = ServiceEvent["type"]
+
+type FamilyOf<Type extends string> = Type extends `${infer Family}.${string}` ? `${Family}.*` : never
+
+const typesOf = <Type extends EventType>(union: {
+  readonly members: ReadonlyArray<{ readonly fields: { readonly type: { readonly literals: readonly [Type] } } }>
+}): ReadonlyArray<Type> => union.members.flatMap(({ fields }) => fields.type.literals)
+
+/** Every type of event there is. */
+export const eventTypes: ReadonlyArray<EventType> = [
+  ...new Set<EventType>([
+    ...typesOf(TaskEventBody),
+    ...typesOf(JobEventBody),
+    ...typesOf(PlatformEventBody),
+    ...typesOf(KeyEventBody),
+    ...typesOf(SessionEventBody)
+  ])
+]
+
+const families: ReadonlySet<string> = new Set(eventTypes.map((type) => `${type.slice(0, type.indexOf("."))}.*`))
+const filters: ReadonlySet<string> = new Set([...eventTypes, ...families])
+
+const isEventTypeFilter = (written: string): written is EventTypeFilter => filters.has(written)
+
+/** A type of event, whole (`task.failed`), or a family of them (`task.*`). */
+export const EventTypeFilter = Schema.String.pipe(Schema.filter(isEventTypeFilter))
+export type EventTypeFilter = EventType | FamilyOf<EventType>
+
+/** As many as one list of them may hold. */
+const maxTypes = 32
+
+/** What a list with commas between asks for; else what is wrong with it. */
+export const parseEventTypes = (list: string): Either.Either<ReadonlyArray<EventTypeFilter>, string> => {
+  const written = list.split(",")
+  if (written.length > maxTypes) return Either.left(`expected at most ${maxTypes} types, got ${written.length}`)
+  const unknown = written.filter((type) => !isEventTypeFilter(type))
+  if (unknown.length === 0) return Either.right(written.filter(isEventTypeFilter))
+  const suggestions = unknown.map((type) => ({ type, meant: nearest(type, filters) }))
+  const problems = suggestions.map(
+    ({ meant, type }) =>
+      `'${type.slice(0, 60)}' is not a known type of event${meant === undefined ? "" : `, did you mean ${meant}?`}`
+  )
+  const known = suggestions.some(({ meant }) => meant === undefined) ? [`known are ${[...families].join(", ")}`] : []
+  return Either.left([...problems, ...known].join("; "))
+}

@@ -1,25 +1,26 @@
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import * as OpenApi from "@effect/platform/OpenApi"
-import { Schema } from "effect"
+import { Either, ParseResult, Schema } from "effect"
 import { Authorization } from "../Domain/Access.js"
 import { ErrorBody } from "../Domain/ApiError.js"
+import { EventKind, EventTypeFilter, parseEventTypes } from "../Domain/Event.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { SessionId } from "../Domain/Session.js"
 import { JobId, TaskId } from "../Domain/Task.js"
 import { EventNumber, eventStream, ResumeHeaders, strict } from "../Http/Parameters.js"
 
-const one = "[a-z]+(\\.[a-z]+|\\.\\*)"
-
 /** Types of events, separated by commas, each whole or a family. */
-export const EventTypes = Schema.String.pipe(
-  Schema.pattern(new RegExp(`^${one}(,${one}){0,31}$`), {
-    message: () => "expected types such as task.failed, or families such as task.*, separated by commas"
-  })
+const EventTypes = Schema.transformOrFail(
+  Schema.String.annotations({ jsonSchema: { type: "string", minLength: 1 } }),
+  Schema.Array(EventTypeFilter),
+  {
+    strict: true,
+    decode: (list, _, ast) =>
+      Either.mapLeft(parseEventTypes(list), (problem) => new ParseResult.Type(ast, list, problem)),
+    encode: (types) => ParseResult.succeed(types.join(","))
+  }
 )
-
-export const EventKind = Schema.Literal("task", "job", "platform", "key", "session")
-export type EventKind = typeof EventKind.Type
 
 const Params = Schema.Struct({
   type: Schema.optional(EventTypes).annotations({

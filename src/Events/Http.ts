@@ -19,13 +19,13 @@ export const endpoints = Endpoints.of(
     const events = yield* Events
 
     return {
-      follow: ({ headers, tenant, urlParams: { after, type, ...filter } }) =>
+      follow: ({ headers, tenant, urlParams: { after, type: types, ...filter } }) =>
         Effect.gen(function* () {
           const resumed = headers["last-event-id"] ?? after
           // Known before the answer begins: what the client does once it has it is new to the client.
           const from = resumed ?? (yield* Effect.catchAll(events.newest, unavailable))
           const followed = yield* events
-            .follow({ ...filter, tenant, types: type?.split(",") }, from)
+            .follow({ ...filter, tenant, types }, from)
             .pipe(Effect.catchTag("SqlError", unavailable))
           return yield* eventStream(Stream.catchAll(followed, unavailable), from)
         })

@@ -1,4 +1,4 @@
-import type { ServiceEvent } from "../Domain/Event.js"
+import type { EventKind, EventTypeFilter, ServiceEvent } from "../Domain/Event.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import type { SessionId } from "../Domain/Session.js"
 import type { JobId, TaskId, TenantId } from "../Domain/Task.js"
@@ -8,8 +8,8 @@ export interface EventFilter {
   /** The tenant that asks: it sees the events of its own tasks, jobs and API key, and those of every platform and session. */
   readonly tenant: TenantId
   /** Types, each whole (`task.failed`) or a family (`task.*`); any of them. */
-  readonly types?: ReadonlyArray<string> | undefined
-  readonly kind?: "task" | "job" | "platform" | "key" | "session" | undefined
+  readonly types?: ReadonlyArray<EventTypeFilter> | undefined
+  readonly kind?: EventKind | undefined
   readonly task?: TaskId | undefined
   /** The job's own events, and those of its tasks. */
   readonly job?: JobId | undefined
@@ -29,12 +29,7 @@ export interface Belonging {
   readonly type: string
 }
 
-const kindOf = ({
-  job_id,
-  platform,
-  session_id,
-  task_id
-}: Belonging): "task" | "job" | "platform" | "key" | "session" => {
+const kindOf = ({ job_id, platform, session_id, task_id }: Belonging): EventKind => {
   if (platform !== null) return "platform"
   if (session_id !== null) return "session"
   if (task_id !== null) return "task"

@@ -45,7 +45,11 @@ export const callbackProblems = (
   if (text === undefined) return []
   if (secrets.length === 0) {
     return [
-      { field, problem: "webhooks are signed, and no secret is set: set DREAM_TEAM_WEBHOOK_SECRETS to allow them" }
+      {
+        field,
+        problem:
+          "webhooks are signed, and there is no secret: the setting webhooks.secrets (DREAM_TEAM_WEBHOOK_SECRETS) takes some"
+      }
     ]
   }
   const problem = urlProblem(text, allowPrivate)

@@ -1,6 +1,6 @@
 import { Config, Effect, Option } from "effect"
+import { nearest } from "../Domain/nearest.js"
 import { knownPlatforms, templateOf } from "./Defaults.js"
-import { nearest } from "./Problem.js"
 
 /** Every variable of ours begins so. */
 const prefix = "DREAM_TEAM_"

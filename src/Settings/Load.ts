@@ -2,6 +2,7 @@ import { createHash } from "node:crypto"
 import * as FileSystem from "@effect/platform/FileSystem"
 import { Effect, Redacted } from "effect"
 import { localTenant } from "../Domain/Access.js"
+import { nearest } from "../Domain/nearest.js"
 import { PlatformId } from "../Domain/Platform.js"
 import { type TaskType, TenantId } from "../Domain/Task.js"
 import { urlProblem } from "./CallbackUrl.js"
@@ -28,7 +29,7 @@ import {
   splitApiKey
 } from "./File.js"
 import { limitsProblems } from "./Limits.js"
-import { nearest, SettingsInvalid, type SettingsProblem } from "./Problem.js"
+import { SettingsInvalid, type SettingsProblem } from "./Problem.js"
 import { sessionsDatabaseOf } from "./Sessions.js"
 import type { ApiKey, PlatformLimits, PlatformSettings, SettingsShape, TriggerLevel } from "./Shape.js"
 

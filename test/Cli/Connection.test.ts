@@ -7,6 +7,7 @@ import { run } from "../../src/Cli.js"
 import { PlatformResources, ResourcesView } from "../../src/Domain/Lease.js"
 import { TenantId } from "../../src/Domain/Task.js"
 import { PlatformHistory } from "../../src/ResourceManager/Api.js"
+import { Settings } from "../../src/Settings.js"
 import { resources } from "../Http/scripted.js"
 import { patch, start } from "../Http/server.js"
 import { captured } from "../support/CapturedConsole.js"
@@ -104,6 +105,18 @@ describe("commands that ask the service", () => {
       yield* files.writeFile(`${folder}/long.jsonl`, long)
       assert.lengthOf((yield* printed("submit", "--file", `${folder}/long.jsonl`, "--url", url)).split("\n"), 1_000)
     }).pipe(Effect.provide(NodeContext.layer))
+  )
+
+  it.scopedLive("say of a key that has made its submissions of this minute when it may submit again", () =>
+    Effect.gen(function* () {
+      const { budgets } = Settings.make({ platforms: [] })
+      const { url } = yield* start({ budgets: { ...budgets, perKey: { requestsPerMinute: 1 } } })
+      yield* printed("submit", "first", "--url", url)
+      assert.match(
+        yield* complaint("submit", "second", "--url", url),
+        /^This API key may submit 1 times a minute\. Nothing was stored; try again later\. There is room in .+\.$/
+      )
+    })
   )
 
   it.scopedLive("tell a platform's history, a page at a time", () =>

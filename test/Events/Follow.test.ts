@@ -147,7 +147,7 @@ describe("All events", () => {
         [{}, [1, 2, 3, 4]],
         [{ types: ["task.*"] }, [1]],
         [{ types: ["task.queued", "platform.*"] }, [1, 3, 4]],
-        [{ types: ["task.queue"] }, []],
+        [{ types: ["task.failed", "session.*"] }, []],
         [{ kind: "task" }, [1]],
         [{ kind: "job" }, [2]],
         [{ kind: "platform" }, [3, 4]],

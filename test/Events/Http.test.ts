@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Layer, Scope, TestClock } from "effect"
+import { Effect, Exit, Layer, Predicate, Scope, TestClock } from "effect"
 import { Coordinator } from "../../src/Coordinator.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import { JobId, TenantId } from "../../src/Domain/Task.js"
@@ -9,7 +9,7 @@ import { Http } from "../../src/Http.js"
 import type { SettingsShape } from "../../src/Settings.js"
 import { SqlWriter } from "../../src/Sql/Writer.js"
 import { concerns, keys, makeCoordinator } from "../Http/scripted.js"
-import { eventually } from "../Http/server.js"
+import { ask, eventually } from "../Http/server.js"
 
 const job = JobId.make("01900000-0000-7000-8000-00000000000a")
 const local = TenantId.make("local")
@@ -160,6 +160,27 @@ describe("GET /v1/events", () => {
       for (const query of ["type=", "type=*", "type=Task.failed", "kind=person", "task=1", "after=-1", "since=1"]) {
         assert.strictEqual((yield* read(`${url}/v1/events?${query}`)).status, 400, query)
       }
+    })
+  )
+
+  it.scoped("names the types that there are not, and those that may be meant", () =>
+    Effect.gen(function* () {
+      const { url } = yield* start()
+      const problemsOf = (query: string) =>
+        Effect.map(ask(`${url}/v1/events?${query}`), ({ body }) => {
+          assert(Predicate.hasProperty(body, "error") && Predicate.hasProperty(body.error, "details"))
+          return body.error.details
+        })
+      const problem = "'task.fail' is not a known type of event, did you mean task.failed?"
+      assert.deepStrictEqual(yield* problemsOf("type=task.queued,task.fail"), {
+        problems: [{ field: "type", problem }]
+      })
+      const { body } = yield* ask(`${url}/v1/events?type=nonsense.*`)
+      assert.match(
+        JSON.stringify(body),
+        /'nonsense\.\*' is not a known type of event; known are task\.\*, attempt\.\*, .*claude\.\*/
+      )
+      assert.match(JSON.stringify(yield* problemsOf("kind=tasks")), /task.*job.*platform.*key.*session/)
     })
   )
 

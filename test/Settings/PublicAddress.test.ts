@@ -159,7 +159,7 @@ describe("a callback's URL", () => {
     assert.match(urlProblem("ftp://example.com", true) ?? "", /^it must begin with https:\/\/ or http:\/\/$/)
     const [problem] = callbackProblems("https://example.com", settings)
     assert.strictEqual(problem?.field, "callbackUrl")
-    assert.include(problem?.problem ?? "", "DREAM_TEAM_WEBHOOK_SECRETS")
+    assert.include(problem?.problem ?? "", "webhooks.secrets (DREAM_TEAM_WEBHOOK_SECRETS)")
     const signed = { ...settings, secrets: [Redacted.make("whsec_AAAA")] }
     assert.deepStrictEqual(callbackProblems("https://example.com", signed), [])
     assert.strictEqual(

@@ -1,3 +1,4 @@
+import { IncomingMessage } from "node:http"
 import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import { Effect, Fiber, Option, Schema, type Scope, Stream } from "effect"
@@ -27,6 +28,17 @@ const groupsAhead = Math.ceil((maxBulkLines + 1) / groupSize)
 const maxKeyLength = 240
 
 const decodeLine = decoderOf(BulkLine)
+
+/** Keeps the lines that are read, and the first beyond them, which is told that it is one too many. */
+const upToBound = (): ((line: Line) => boolean) => {
+  let isBeyond = false
+  return ({ number }) => {
+    if (number <= maxBulkLines) return true
+    const isFirst = !isBeyond
+    isBeyond = true
+    return isFirst
+  }
+}
 
 const ErrorEnvelope = Schema.Struct({
   error: Schema.Struct({ type: Schema.String, message: Schema.String, details: Schema.Unknown })
@@ -99,7 +111,7 @@ export const submitAll = ({
     linesOf(maxLineBytes),
     // To stop reading closes the connection, so what is too much is read and passed over, within bounds.
     Stream.takeWhile(({ number }) => number <= 2 * maxBulkLines),
-    Stream.filter(({ number }) => number <= maxBulkLines + 1),
+    Stream.filter(upToBound()),
     groupsOf(groupSize, maxLineBytes),
     Stream.mapEffect((group) =>
       // By hand, because `concurrency` joins what each fiber leaves of its references, which costs a good part of a line.
@@ -111,8 +123,9 @@ export const submitAll = ({
         (all) => all.map((verdict) => `${JSON.stringify(verdict)}\n`).join("")
       )
     ),
-    // Who sent it has gone: what was accepted stays, and nobody is there to be told.
-    Stream.catchAll(() => Stream.empty),
+    // Who sent it has gone: what was accepted stays. Over a socket nobody is there to be told; in memory somebody is, and
+    // an answer that simply ended would tell him that all is well.
+    Stream.catchAll((error) => (request.source instanceof IncomingMessage ? Stream.empty : Stream.fail(error))),
     Stream.buffer({ capacity: groupsAhead }),
     Stream.encodeText
   )

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Layer, Option, Redacted, Schema, Stream } from "effect"
-import { BulkVerdict } from "../../../src/Coordinator/Api.js"
+import { BulkVerdict, maxBulkLines } from "../../../src/Coordinator/Api.js"
 import { Coordinator } from "../../../src/Coordinator.js"
 import { TenantId } from "../../../src/Domain/Task.js"
 import { Http } from "../../../src/Http.js"
@@ -193,6 +193,13 @@ describe("many tasks in one request", () => {
     })
   )
 
+  it.effect("say of lines beyond the bound that they were not read, though blank ones come between", () =>
+    Effect.gen(function* () {
+      const verdicts = yield* Effect.flatMap(post(`${"\n".repeat(maxBulkLines + 1)}{}\n{}`), verdictsOf)
+      assert.deepStrictEqual(verdicts.map(shown), [`${maxBulkLines + 2} payload-too-large`])
+    }).pipe(Effect.provide(service()))
+  )
+
   it.effect("stay accepted when the client goes away, and are not read on", () =>
     Effect.gen(function* () {
       let given = 0
@@ -204,8 +211,9 @@ describe("many tasks in one request", () => {
           else controller.error(new Error("gone"))
         }
       })
-      const verdicts = yield* verdictsOf(yield* post(body))
-      assert.deepStrictEqual(verdicts.map(shown), ["1 accepted", "2 accepted", "3 accepted"])
+      const response = yield* post(body)
+      const answer = yield* Effect.promise(() => response.text().catch((error: unknown) => error))
+      assert.instanceOf(answer, Error, "it does not look as if all were well")
       const coordinator = yield* Coordinator
       assert.lengthOf((yield* coordinator.list(tenant, {})).tasks, 3)
     }).pipe(Effect.provide(service()))
