@@ -105,7 +105,7 @@ const openPostgres = (url: Redacted.Redacted<string>) =>
       yield* client
         .withTransaction(
           Effect.gen(function* () {
-            yield* ownership.check
+            yield* Effect.asVoid(ownership.check)
             // The Migrator looks for its table by a query that fails where there is none, and so would end the transaction.
             yield* client`CREATE TABLE IF NOT EXISTS ${client(migrationsTable)} (
               migration_id INTEGER PRIMARY KEY,
