@@ -27,7 +27,7 @@ export class RequestLimits extends Context.Tag("dream-team/RequestLimits")<
             Effect.catchAll((error) =>
               error.reason === "Exceeded"
                 ? new RateLimited({
-                    message: `This API key may submit ${limit} times a minute. Nothing was stored; try again later.`,
+                    message: `This API key may make ${limit} ${limit === 1 ? "submission" : "submissions"} a minute. Nothing was stored; try again later.`,
                     reasons: [],
                     retryAfterMs: Math.ceil(Duration.toMillis(error.retryAfter))
                   })

@@ -92,7 +92,7 @@ describe("budgets over HTTP", () => {
       const refused = yield* submit("alice")
       assert.strictEqual(refused.status, 429)
       assert.strictEqual(refused.headers.get("retry-after"), "61")
-      assert.match(yield* errorOf(refused), /may submit 3 times a minute/)
+      assert.match(yield* errorOf(refused), /may make 3 submissions a minute/)
       assert.strictEqual((yield* submit("bob", { deadline })).status, 202)
       yield* TestClock.adjust("61 seconds")
       assert.strictEqual((yield* submit("alice", { deadline })).status, 202)

@@ -114,7 +114,7 @@ describe("commands that ask the service", () => {
       yield* printed("submit", "first", "--url", url)
       assert.match(
         yield* complaint("submit", "second", "--url", url),
-        /^This API key may submit 1 times a minute\. Nothing was stored; try again later\. There is room in .+\.$/
+        /^This API key may make 1 submission a minute\. Nothing was stored; try again later\. There is room in .+\.$/
       )
     })
   )
