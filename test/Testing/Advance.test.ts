@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Option, Random } from "effect"
+import { Clock, Effect, Option, Random, Ref } from "effect"
 import { Coordinator } from "../../src/Coordinator.js"
 import { TenantId } from "../../src/Domain/Task.js"
 import * as Testing from "../../src/Testing.js"
@@ -58,5 +58,35 @@ describe("Testing.advanceUntilIdle", () => {
       const failed = yield* Effect.flip(Testing.advanceUntilIdle({ maxSteps: 3 }))
       assert.strictEqual(failed._tag === "NotIdle" ? failed.reason : failed._tag, "steps")
     }).pipe(withTeam(Testing.hang))
+  )
+
+  it.effect(
+    "goes through a day in seconds",
+    () =>
+      Effect.gen(function* () {
+        const { task } = yield* submit("one")
+        const { elapsedMs, tasks } = yield* Testing.advanceUntilIdle()
+        assert.strictEqual(elapsedMs, 86_400_000)
+        assert.deepStrictEqual(tasks, { failed: 1 })
+        const { error } = yield* Effect.flatMap(Coordinator, (coordinator) => coordinator.get(tenant, task.id))
+        assert.strictEqual(error?.type, "deadline")
+      }).pipe(withTeam(Testing.hang)),
+    60_000
+  )
+
+  it.effect("lets a fiber that goes on from real timers come to its end before it moves the clock on", () =>
+    Effect.gen(function* () {
+      const spun = yield* Ref.make(Number.NaN)
+      // As many turns of the scheduler as make it go on from a timer, several times over.
+      const spin = Effect.zipRight(
+        Effect.repeatN(Effect.yieldNow(), 10_000),
+        Effect.flatMap(Clock.currentTimeMillis, (at) => Ref.set(spun, at))
+      )
+      yield* Effect.fork(Effect.zipRight(Effect.sleep(1_500), spin))
+      yield* Effect.fork(Effect.forever(Effect.sleep(10)))
+      yield* submit("one")
+      yield* Testing.advanceUntilIdle()
+      assert.strictEqual(yield* Ref.get(spun), 1_500)
+    }).pipe(withTeam(Testing.answer("slowly", { afterMs: 3_000 })))
   )
 })
