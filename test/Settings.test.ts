@@ -662,6 +662,30 @@ describe("Settings.layerConfig", () => {
 })
 
 describe("Settings.make", () => {
+  it("takes undefined for what is left out, but for limits, which it lifts", () => {
+    const given = {
+      apiKeys: undefined,
+      database: undefined,
+      health: undefined,
+      tasks: { maxAttempts: undefined, livePerClass: 9 }
+    }
+    expect(Settings.make(given)).toEqual(Settings.make({ tasks: { livePerClass: 9 } }))
+    const platform = Settings.platformDefaults("codex", {
+      apiKey: "k",
+      model: undefined,
+      timeouts: { connectMs: undefined, attemptMs: 1_000 },
+      suitability: { testing: undefined },
+      breaker: undefined,
+      limits: { tokensPerMinute: undefined }
+    })
+    const plain = Settings.platformDefaults("codex", { apiKey: "k" })
+    expect(platform).toEqual({
+      ...plain,
+      timeouts: { ...plain.timeouts, attemptMs: 1_000 },
+      limits: { ...plain.limits, tokensPerMinute: undefined }
+    })
+  })
+
   it("completes what a program gives", () => {
     const shape = Settings.make({
       database: ":memory:",

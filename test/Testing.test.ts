@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Chunk, Effect, Fiber, Option, Random, Stream, TestClock } from "effect"
 import { Coordinator } from "../src/Coordinator.js"
 import type { Call, Delta } from "../src/Domain/Call.js"
+import { PlatformId } from "../src/Domain/Platform.js"
 import { TenantId } from "../src/Domain/Task.js"
 import { type PlatformClient, Platforms } from "../src/Platforms.js"
 import * as Testing from "../src/Testing.js"
@@ -81,6 +82,18 @@ describe("Testing.platforms", () => {
       assert.deepStrictEqual(yield* states, ["interrupted", "broken"])
     }).pipe(Effect.provide(Testing.platforms([{ id: "codex", attempts: [hang, breakWith("a bug")] }])))
   )
+})
+
+describe("a script", () => {
+  it("takes undefined for what is left out", () => {
+    const platform = PlatformId.make("codex")
+    const quota = failures.quota({ reason: undefined, message: undefined, retryAfterMs: undefined })(platform, "m")
+    assert.strictEqual(JSON.stringify(quota), JSON.stringify(failures.quota()(platform, "m")))
+    assert.deepStrictEqual(answer("Yes.", { usage: undefined, afterMs: undefined }), answer("Yes."))
+    assert.deepStrictEqual(Testing.pass({ afterMs: undefined }), Testing.pass())
+    const settings = { model: undefined, suitability: { testing: undefined } }
+    assert.deepStrictEqual(Testing.settings([{ id: "codex", settings }]), Testing.settings([{ id: "codex" }]))
+  })
 })
 
 describe("Testing.layer", () => {

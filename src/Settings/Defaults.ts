@@ -241,27 +241,49 @@ export const quotasUrlOf = (id: string, baseUrl: string): string | undefined =>
     ? `${baseUrl.slice(0, -"/openai/v1".length)}/v2/quotas`
     : undefined
 
+/** What is laid over something complete: what is absent or `undefined` stays as it is there. */
+export type Overlay<T> = { readonly [K in keyof T]?: T[K] | undefined }
+
+export const laidOver = <T extends object>(base: T, over: Overlay<T> = {}): T => ({
+  ...base,
+  ...Object.fromEntries(Object.entries(over).filter(([, value]) => value !== undefined))
+})
+
+/**
+ * What a program says of a platform. What is absent or `undefined` is the platform's default, which for platforms that are
+ * not known by name is given here as the last.
+ */
 export interface PlatformOptions {
   readonly apiKey: string | Redacted.Redacted<string>
-  readonly wire?: PlatformWire
-  readonly baseUrl?: string
-  readonly model?: string
+  /** Known platforms have their own; others `openai-chat`. */
+  readonly wire?: PlatformWire | undefined
+  /** Known platforms have their own; others need one. */
+  readonly baseUrl?: string | undefined
+  /** Where a task names none. Known platforms have their own; others need one. */
+  readonly model?: string | undefined
   /** Laid over the platform's defaults. */
-  readonly classes?: Readonly<Partial<Record<ModelClass, string>>>
-  readonly capabilities?: ReadonlyArray<Capability>
-  readonly contextWindow?: number
-  readonly weight?: number
-  readonly suitability?: Partial<Record<TaskType, number>>
+  readonly classes?: Readonly<Partial<Record<ModelClass, string>>> | undefined
+  /** Known platforms have their own; others `text`, `code` and `streaming`. */
+  readonly capabilities?: ReadonlyArray<Capability> | undefined
+  /** Tokens, input and output together. Known platforms have their own; others 131,072. */
+  readonly contextWindow?: number | undefined
+  /** Multiplies the suitability: at 2 the platform ranks as if it suited twice as well. More than 0; default 1. */
+  readonly weight?: number | undefined
+  /** Score per task type, 0 to 1, laid over the platform's defaults; others have 0.7 for each. */
+  readonly suitability?: Overlay<Record<TaskType, number>> | undefined
   /**
    * Laid over the platform's defaults; `undefined` lifts a limit. `models` is laid over them model by model.
    * `maxConcurrent` without `maxConcurrentPerModel` lifts the default one per model too.
    */
-  readonly limits?: Partial<PlatformLimits>
-  readonly breaker?: Partial<PlatformSettings["breaker"]>
-  readonly timeouts?: Partial<PlatformSettings["timeouts"]>
+  readonly limits?: Partial<PlatformLimits> | undefined
+  /** Laid over the defaults: 5 failures, 60,000 ms. */
+  readonly breaker?: Overlay<PlatformSettings["breaker"]> | undefined
+  /** Laid over the defaults, ms: `connectMs` 10,000, `firstTokenMs` 120,000, `betweenTokensMs` 60,000, `attemptMs` 600,000. */
+  readonly timeouts?: Overlay<PlatformSettings["timeouts"]> | undefined
+  /** Where the health check asks; `undefined` for the platform's list of models. By default Synthetic tells its quotas. */
   readonly quotasUrl?: string | undefined
-  /** By model, laid over the list prices. */
-  readonly prices?: Readonly<Record<string, Price>>
+  /** By model, USD per million tokens, laid over the list prices. What a model without one costs is unknown. */
+  readonly prices?: Readonly<Record<string, Price>> | undefined
 }
 
 /** A platform's complete settings: its defaults and, over them, what a program gives. */
@@ -283,16 +305,16 @@ export function platformDefaults(id: string, options: PlatformOptions): Platform
     capabilities: options.capabilities ?? template.capabilities,
     contextWindow: options.contextWindow ?? template.contextWindow,
     weight: options.weight ?? template.weight,
-    suitability: { ...template.suitability, ...options.suitability },
+    suitability: laidOver(template.suitability, options.suitability),
     limits: overDefaults(template.limits, options.limits ?? {}),
-    breaker: { ...template.breaker, ...options.breaker },
-    timeouts: { ...template.timeouts, ...options.timeouts },
+    breaker: laidOver(template.breaker, options.breaker),
+    timeouts: laidOver(template.timeouts, options.timeouts),
     quotasUrl: "quotasUrl" in options ? options.quotasUrl : quotasUrlOf(id, baseUrl),
     prices: { ...template.prices, ...options.prices }
   }
 }
 
-export type SettingsOptions = Partial<
+export type SettingsOptions = Overlay<
   Omit<
     SettingsShape,
     | "alternatives"
@@ -308,34 +330,46 @@ export type SettingsOptions = Partial<
     | "webhooks"
   >
 > & {
-  readonly tasks?: Partial<SettingsShape["tasks"]>
-  readonly retention?: Partial<SettingsShape["retention"]>
-  readonly health?: Partial<SettingsShape["health"]>
-  readonly routing?: Partial<SettingsShape["routing"]>
-  readonly validation?: Partial<SettingsShape["validation"]>
-  readonly alternatives?: Partial<SettingsShape["alternatives"]>
-  readonly budgets?: Partial<SettingsShape["budgets"]>
-  readonly sessions?: Partial<SettingsShape["sessions"]>
-  readonly ccr?: SettingsShape["ccr"]
-  readonly claude?: SettingsShape["claude"]
-  readonly webhooks?: Partial<SettingsShape["webhooks"]>
+  readonly tasks?: Overlay<SettingsShape["tasks"]> | undefined
+  readonly retention?: Overlay<SettingsShape["retention"]> | undefined
+  readonly health?: Overlay<SettingsShape["health"]> | undefined
+  readonly routing?: Overlay<SettingsShape["routing"]> | undefined
+  readonly validation?: Overlay<SettingsShape["validation"]> | undefined
+  readonly alternatives?: Overlay<SettingsShape["alternatives"]> | undefined
+  readonly budgets?: Overlay<SettingsShape["budgets"]> | undefined
+  readonly sessions?: Overlay<SettingsShape["sessions"]> | undefined
+  readonly ccr?: Overlay<SettingsShape["ccr"]> | undefined
+  readonly claude?: Overlay<SettingsShape["claude"]> | undefined
+  readonly webhooks?: Overlay<SettingsShape["webhooks"]> | undefined
 }
 
 /** Complete settings for an embedding program or a test: the defaults and, over them, what is given. */
-export const make = (options: SettingsOptions): SettingsShape => ({
-  ...defaults,
-  ...options,
+export const make = ({
+  alternatives,
+  budgets,
+  ccr,
+  claude,
+  health,
+  retention,
+  routing,
+  sessions,
+  tasks,
+  validation,
+  webhooks,
+  ...options
+}: SettingsOptions): SettingsShape => ({
+  ...laidOver<SettingsShape>(defaults, options),
   database:
     typeof options.database === "string" ? databaseSetting(options.database) : (options.database ?? defaults.database),
-  tasks: { ...defaults.tasks, ...options.tasks },
-  retention: { ...defaults.retention, ...options.retention },
-  health: { ...defaults.health, ...options.health },
-  routing: { ...defaults.routing, ...options.routing },
-  validation: { ...defaults.validation, ...options.validation },
-  alternatives: { ...defaults.alternatives, ...options.alternatives },
-  budgets: { ...defaults.budgets, ...options.budgets },
-  sessions: { ...defaults.sessions, ...options.sessions },
-  ccr: { ...defaults.ccr, ...options.ccr },
-  claude: { ...defaults.claude, ...options.claude },
-  webhooks: { ...defaults.webhooks, ...options.webhooks }
+  alternatives: laidOver<SettingsShape["alternatives"]>(defaults.alternatives, alternatives),
+  budgets: laidOver<SettingsShape["budgets"]>(defaults.budgets, budgets),
+  ccr: laidOver<SettingsShape["ccr"]>(defaults.ccr, ccr),
+  claude: laidOver<SettingsShape["claude"]>(defaults.claude, claude),
+  health: laidOver<SettingsShape["health"]>(defaults.health, health),
+  retention: laidOver<SettingsShape["retention"]>(defaults.retention, retention),
+  routing: laidOver<SettingsShape["routing"]>(defaults.routing, routing),
+  sessions: laidOver<SettingsShape["sessions"]>(defaults.sessions, sessions),
+  tasks: laidOver<SettingsShape["tasks"]>(defaults.tasks, tasks),
+  validation: laidOver<SettingsShape["validation"]>(defaults.validation, validation),
+  webhooks: laidOver<SettingsShape["webhooks"]>(defaults.webhooks, webhooks)
 })

@@ -100,10 +100,13 @@ export interface PlatformSettings {
     readonly openMs: number
   }
   readonly timeouts: {
+    /** Until a connection stands, ms; default 10,000. */
     readonly connectMs: number
+    /** From the attempt's start until its answer begins, ms; default 120,000. */
     readonly firstTokenMs: number
+    /** From one piece of an answer to the next, ms; default 60,000. */
     readonly betweenTokensMs: number
-    /** The whole attempt (`DREAM_TEAM_<ID>_TIMEOUT`). */
+    /** The whole attempt (`DREAM_TEAM_<ID>_TIMEOUT`), ms; default 600,000. */
     readonly attemptMs: number
   }
   /** Where the health check asks; by default the platform's list of models. */

@@ -16,7 +16,7 @@ export class MemoryHttp extends Context.Tag("dream-team/Testing/MemoryHttp")<
   }
 >() {
   /** `apiKey` is the typed client's; needed where the settings have keys. */
-  static readonly layer = (options: { readonly apiKey?: Redacted.Redacted<string> } = {}) =>
+  static readonly layer = (options: { readonly apiKey?: Redacted.Redacted<string> | undefined } = {}) =>
     Layer.scoped(
       MemoryHttp,
       Effect.gen(function* () {

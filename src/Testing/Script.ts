@@ -10,6 +10,7 @@ import {
 import type { PlatformId } from "../Domain/Platform.js"
 import type { Usage } from "../Domain/Usage.js"
 import type { CheckResult } from "../Platforms.js"
+import type { Overlay } from "../Settings/Defaults.js"
 import type { PlatformOptions } from "../Settings.js"
 
 /** A failure, made for the platform and model that meet it. */
@@ -49,26 +50,28 @@ export interface ScriptedAttempt {
 export interface Script {
   readonly id: string
   /** Laid over settings that have every capability, no limits but 4 attempts at once, and equal suitability. */
-  readonly settings?: Partial<PlatformOptions> | undefined
+  readonly settings?: Overlay<PlatformOptions> | undefined
   /** By default every attempt is answered at once. */
   readonly attempts?: ReadonlyArray<Step> | ((attempt: ScriptedAttempt) => Step) | undefined
   /** By default every check passes at once. */
   readonly checks?: ReadonlyArray<CheckStep> | ((number: number) => CheckStep) | undefined
 }
 
-/** Answers `text` (or what it makes of the call) after `afterMs`, 0 by default. */
+/** Answers `text` (or what it makes of the call) after `afterMs` ms, 0 by default. */
 export const answer = (
   text: string | ((call: Call) => string),
   options: {
-    readonly afterMs?: number
-    /** Default: with the rest. */
-    readonly firstTokenAfterMs?: number
+    readonly afterMs?: number | undefined
+    /** ms from the attempt's start. Default: with the rest. */
+    readonly firstTokenAfterMs?: number | undefined
     /** Default: estimated from the texts. */
-    readonly usage?: Usage
-    readonly toolCalls?: ReadonlyArray<ToolCall>
-    readonly limits?: ReadonlyArray<LimitReading>
+    readonly usage?: Usage | undefined
+    /** Default none. */
+    readonly toolCalls?: ReadonlyArray<ToolCall> | undefined
+    /** What the answer's headers say of the platform's limits; default nothing. */
+    readonly limits?: ReadonlyArray<LimitReading> | undefined
     /** Whether it is cut by the bound of its length; default no. */
-    readonly isCut?: boolean
+    readonly isCut?: boolean | undefined
   } = {}
 ): Step => {
   const afterMs = options.afterMs ?? 0
@@ -84,10 +87,10 @@ export const answer = (
   }
 }
 
-/** Fails after `afterMs`, 0 by default; an attempt may have sent the beginning of an answer (`text`) before. */
+/** Fails after `afterMs` ms, 0 by default; an attempt may have sent the beginning of an answer (`text`) before. */
 export const fail = (
   failing: Failing,
-  options: { readonly afterMs?: number; readonly text?: string } = {}
+  options: { readonly afterMs?: number | undefined; readonly text?: string | undefined } = {}
 ): Extract<Step, { _tag: "Fail" }> => ({
   _tag: "Fail",
   failing,
@@ -101,12 +104,14 @@ export const hang: Extract<Step, { _tag: "Hang" }> = { _tag: "Hang" }
 /** Dies with `defect`, as a client with a bug does. */
 export const breakWith = (defect: unknown): Extract<Step, { _tag: "Break" }> => ({ _tag: "Break", defect })
 
-/** The health check passes, after `afterMs`, 0 by default. */
+/** The health check passes, after `afterMs` ms, 0 by default. */
 export const pass = (
   options: {
-    readonly afterMs?: number
-    readonly readings?: ReadonlyArray<LimitReading>
-    readonly models?: ReadonlyArray<string>
+    readonly afterMs?: number | undefined
+    /** What it shows of the platform's limits; default nothing. */
+    readonly readings?: ReadonlyArray<LimitReading> | undefined
+    /** The models it shows; default none. */
+    readonly models?: ReadonlyArray<string> | undefined
   } = {}
 ): CheckStep => ({
   _tag: "Pass",
@@ -129,7 +134,13 @@ export const failures = {
     (platform, model) =>
       new RequestFailure({ platform, model, status: 400, reason: "context", message }),
   model:
-    (options: { readonly message?: string; readonly resetsAt?: number } = {}): Failing =>
+    (
+      options: {
+        readonly message?: string | undefined
+        /** When the model can be asked again, epoch ms by the test's clock. */
+        readonly resetsAt?: number | undefined
+      } = {}
+    ): Failing =>
     (platform, model) =>
       new ModelFailure({
         platform,
@@ -145,22 +156,30 @@ export const failures = {
   quota:
     (
       options: {
-        readonly message?: string
-        readonly reason?: QuotaFailure["reason"]
-        readonly retryAfterMs?: number
-        readonly resetsAt?: number
-        readonly window?: string
-        readonly unit?: "requests" | "tokens"
-        readonly limit?: number
-        readonly windowMs?: number
-        readonly perModel?: boolean
+        readonly message?: string | undefined
+        /** Default `rate`. */
+        readonly reason?: QuotaFailure["reason"] | undefined
+        /** How long to wait, from the failure on, ms. */
+        readonly retryAfterMs?: number | undefined
+        /** When the limit is reset, epoch ms by the test's clock. */
+        readonly resetsAt?: number | undefined
+        /** The limit's name. */
+        readonly window?: string | undefined
+        /** What the limit counts. */
+        readonly unit?: "requests" | "tokens" | undefined
+        /** The limit itself, in that unit. */
+        readonly limit?: number | undefined
+        /** Length of the limit's window, ms. */
+        readonly windowMs?: number | undefined
+        /** Whether the limit is the model's alone; default the whole platform's. */
+        readonly perModel?: boolean | undefined
       } = {}
     ): Failing =>
     (platform, model) =>
       new QuotaFailure({
-        reason: "rate",
-        message: "a limit is reached",
         ...options,
+        reason: options.reason ?? "rate",
+        message: options.message ?? "a limit is reached",
         platform,
         model,
         status: 429
@@ -168,9 +187,11 @@ export const failures = {
   platform:
     (
       options: {
-        readonly message?: string
-        readonly reason?: PlatformFailure["reason"]
-        readonly retryAfterMs?: number
+        readonly message?: string | undefined
+        /** Default `server`. */
+        readonly reason?: PlatformFailure["reason"] | undefined
+        /** How long to wait, from the failure on, ms. */
+        readonly retryAfterMs?: number | undefined
       } = {}
     ): Failing =>
     (platform, model) =>

@@ -4,6 +4,7 @@ import type { Call, Delta } from "../Domain/Call.js"
 import type { AttemptFailure } from "../Domain/Failure.js"
 import type { PlatformId } from "../Domain/Platform.js"
 import { type CheckResult, type PlatformClient, Platforms } from "../Platforms.js"
+import { laidOver } from "../Settings/Defaults.js"
 import { type PlatformSettings, Settings } from "../Settings.js"
 import { answer, answerOf, type CheckStep, pass, type Script, type Step } from "./Script.js"
 
@@ -30,25 +31,35 @@ export class Received extends Context.Tag("dream-team/Testing/Received")<
   }
 >() {}
 
+const evenly = {
+  implementation: 0.5,
+  documentation: 0.5,
+  testing: 0.5,
+  architecture: 0.5,
+  analysis: 0.5,
+  "question-answering": 0.5
+}
+
 /** The settings of a scripted platform. */
 export const scriptedSettings = ({ id, settings = {} }: Script): PlatformSettings =>
   Settings.platformDefaults(id, {
-    baseUrl: `http://${id}.test/v1`,
-    model: `${id}-model`,
-    apiKey: `${id}-key`,
-    capabilities: ["text", "code", "vision", "tools", "json", "long-context", "reasoning", "streaming"],
-    contextWindow: 128_000,
-    quotasUrl: undefined,
     ...settings,
-    suitability: {
-      implementation: 0.5,
-      documentation: 0.5,
-      testing: 0.5,
-      architecture: 0.5,
-      analysis: 0.5,
-      "question-answering": 0.5,
-      ...settings.suitability
-    },
+    baseUrl: settings.baseUrl ?? `http://${id}.test/v1`,
+    model: settings.model ?? `${id}-model`,
+    apiKey: settings.apiKey ?? `${id}-key`,
+    capabilities: settings.capabilities ?? [
+      "text",
+      "code",
+      "vision",
+      "tools",
+      "json",
+      "long-context",
+      "reasoning",
+      "streaming"
+    ],
+    contextWindow: settings.contextWindow ?? 128_000,
+    quotasUrl: settings.quotasUrl,
+    suitability: laidOver<PlatformSettings["suitability"]>(evenly, settings.suitability),
     limits: {
       requestsPerMinute: undefined,
       tokensPerMinute: undefined,
