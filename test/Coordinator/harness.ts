@@ -10,6 +10,7 @@ import type { TaskEvent } from "../../src/Domain/Event.js"
 import { PlatformFailure } from "../../src/Domain/Failure.js"
 import { PlatformId } from "../../src/Domain/Platform.js"
 import { type Task, type TaskId, type TaskState, type TaskSubmission, TenantId } from "../../src/Domain/Task.js"
+import { epochMsOf } from "../../src/Domain/Time.js"
 import { Events } from "../../src/Events.js"
 import { PlatformDetector, type PlatformHealth } from "../../src/PlatformDetector.js"
 import { Settings } from "../../src/Settings.js"
@@ -167,7 +168,7 @@ const validate: TaskValidator["Type"]["validate"] = (submission) => {
     submission.prompt === "" ? [{ field: "prompt", problem: "it is empty" }] : []
   if (problems.length > 0) return Effect.fail(new TaskRefused({ message: "refused", problems, reasons: [] }))
   const platform = submission.prompt.includes("qwen") ? qwen : codex
-  const seconds = typeof submission.deadline === "number" ? submission.deadline : 86_400
+  const { deadline = 86_400 } = submission
   return Effect.map(
     Effect.clockWith((clock) => clock.currentTimeMillis),
     (now) => ({
@@ -181,7 +182,7 @@ const validate: TaskValidator["Type"]["validate"] = (submission) => {
         policy: "balanced" as const,
         patienceMs: 0
       },
-      deadline: now + seconds * 1_000
+      deadline: typeof deadline === "string" ? epochMsOf(deadline) : now + deadline * 1_000
     })
   )
 }

@@ -65,7 +65,7 @@ describe("a deadline that passes while the task is looked at", () => {
   it.scoped("is refused: nothing is stored that was late before it began", () =>
     Effect.gen(function* () {
       const { coordinator } = yield* fresh()
-      const late = ask("late", { deadline: -0.001 })
+      const late = ask("late", { deadline: "1969-12-31T23:59:59.999Z" })
       const problem = "it passed while the task was looked at: leave it more time"
       const problemsOf = (submitted: Effect.Effect<unknown, unknown>) =>
         Effect.map(Effect.exit(submitted), (exit) => {
