@@ -9,7 +9,7 @@ import { Agent } from "node:http"
 import { cpus, tmpdir } from "node:os"
 import { join } from "node:path"
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Logger, LogLevel } from "effect"
 import { build } from "esbuild"
 import { Delegation } from "../../src/Delegation.js"
 import { TenantId } from "../../src/Domain/Task.js"
@@ -180,6 +180,7 @@ const delegationOverhead = (simulator: RunningSimulator) => {
     }
   }).pipe(
     Effect.provide(Team.layer.pipe(Layer.provide([Settings.layer(settings), NodeHttpClient.layerUndici]))),
+    Logger.withMinimumLogLevel(LogLevel.Warning),
     Effect.scoped
   )
 }

@@ -1,4 +1,4 @@
-import { Chunk, Effect, Layer, Stream } from "effect"
+import { Chunk, Effect, Layer, Logger, LogLevel, Stream } from "effect"
 import type { Delta } from "../../../src/Domain/Call.js"
 import { type PlatformClient, Platforms } from "../../../src/Platforms.js"
 import { Settings } from "../../../src/Settings.js"
@@ -60,6 +60,8 @@ export const teamOver = (options: {
       )
     ),
     // As `serve` does where no collector is configured.
-    Layer.provide(Layer.setTracerEnabled(false))
+    Layer.provide(Layer.setTracerEnabled(false)),
+    // What is measured is written to stdout.
+    Layer.provide(Logger.minimumLogLevel(LogLevel.Warning))
   )
 }

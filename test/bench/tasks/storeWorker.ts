@@ -1,5 +1,5 @@
 import Sqlite from "better-sqlite3"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Logger, LogLevel } from "effect"
 import { Events } from "../../../src/Events.js"
 import { Settings } from "../../../src/Settings.js"
 import { Sql } from "../../../src/Sql.js"
@@ -142,4 +142,6 @@ const measure: Record<string, Effect.Effect<unknown>> = {
   fill: fill(database, first),
   drain: drain(database)
 }
-console.log(JSON.stringify(await Effect.runPromise(measure[what ?? ""] ?? Effect.dieMessage(`what is ${what}?`))))
+const measured = measure[what ?? ""] ?? Effect.dieMessage(`what is ${what}?`)
+// Nothing but the figure is written to stdout.
+console.log(JSON.stringify(await Effect.runPromise(Logger.withMinimumLogLevel(measured, LogLevel.Warning))))
